@@ -1,0 +1,29 @@
+"""Frequency-domain vision in JAX: FcaNet, learning in the frequency domain, fast Fourier convolution.
+
+    model = fcajax.create_model('fca_resnet50', num_classes=1000)
+    variables = model.init(jax.random.key(0), images, train=False)
+    logits = model.apply(variables, images, train=False)
+
+Names are resolved on first use, so that `import fcajax` does not start JAX.
+"""
+import importlib
+
+__version__ = '0.1.0'
+
+_EXPORTS = {
+    'create_model': 'fcajax.models.registry',
+    'list_models': 'fcajax.models.registry',
+    'load_model': 'fcajax.weights',
+}
+
+__all__ = sorted([*_EXPORTS, '__version__'])
+
+
+def __getattr__(name):
+  if name in _EXPORTS:
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {__all__}')
+
+
+def __dir__():
+  return __all__

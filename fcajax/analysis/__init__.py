@@ -1,0 +1,1 @@
+"""Parameter and MAC counts, frequency search, heat maps and plots."""

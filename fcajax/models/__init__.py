@@ -1,0 +1,1 @@
+"""Whole networks and the registry behind `create_model` and `list_models`."""

@@ -1,0 +1,1 @@
+"""State, step, parallel execution, optimiser, checkpoints, metrics and the loop."""
