@@ -1,4 +1,4 @@
-"""The `fcajax` command: list, info, predict, convert, plot, select.
+"""The `fcajax` command: list, info, predict, convert, export, plot, select.
 
 Each subcommand lives in a module with `add_arguments(parser)` and `run(args) -> int`; only the
 module of the command that is called gets imported: `fcajax list` does not load matplotlib.
@@ -13,6 +13,7 @@ COMMANDS = {
     'info': ('fcajax.analysis.info', 'parameters, multiply-adds and activations of a model'),
     'predict': ('fcajax.predict', 'top classes of images, from a work directory or weights file'),
     'convert': ('fcajax.weights.convert', 'PyTorch weights to a safetensors file'),
+    'export': ('fcajax.weights.export', 'a trained model as one file: safetensors or StableHLO'),
     'plot': ('fcajax.analysis.plot', 'filters, spectra, attention, search and gate heat maps'),
     'select': ('fcajax.analysis.select', "a gate's heat map to a static coefficient subset"),
 }

@@ -21,8 +21,8 @@ def find_images(paths):
   return files
 
 
-def make_predictor(model, variables, preprocessing):
-  """Returns a compiled function: uint8 images `[N, H, W, 3]` -> class probabilities `[N, classes]`.
+def probabilities_function(model, preprocessing):
+  """Returns a pure function: variables, uint8 `[N, H, W, 3]` -> class probabilities `[N, classes]`.
 
   `H` and `W` are those of `preprocessing.image_size`; normalisation (or the block DCT) runs inside.
   """
@@ -31,11 +31,10 @@ def make_predictor(model, variables, preprocessing):
   from fcajax.preprocess import device_transform
   to_input = device_transform(preprocessing, model.dtype or 'float32')
 
-  @jax.jit
   def probabilities(variables, images):
     return jax.nn.softmax(model.apply(variables, to_input(images), train=False), axis=-1)
 
-  return lambda images: probabilities(variables, images)
+  return probabilities
 
 
 def predict_files(path, files, *, top=5, batch_size=32):
@@ -49,6 +48,7 @@ def predict_files(path, files, *, top=5, batch_size=32):
   Raises:
     ValueError: a file that is no image, named in the message.
   """
+  import jax
   import numpy as np
 
   from fcajax.preprocess import Preprocessing, decode_image, evaluation_transform
@@ -56,14 +56,14 @@ def predict_files(path, files, *, top=5, batch_size=32):
   model, variables, metadata = load_model(path)
   preprocessing = Preprocessing.from_dict(metadata['preprocessing'])
   names = metadata['class_names']
-  predictor = make_predictor(model, variables, preprocessing)
+  predictor = jax.jit(probabilities_function(model, preprocessing))
   size = min(batch_size, len(files))
   for start in range(0, len(files), size):
     group = files[start:start + size]
     images = [evaluation_transform(decode_image(file), preprocessing) for file in group]
     # The last group is filled up so that every call has one shape and compiles once.
     images += images[-1:] * (size - len(images))
-    rows = np.asarray(predictor(np.stack(images)))[:len(group)]
+    rows = np.asarray(predictor(variables, np.stack(images)))[:len(group)]
     for file, row in zip(group, rows):
       best = np.argsort(-row, kind='stable')[:top]
       yield file, [(names[i], float(row[i])) for i in best]
