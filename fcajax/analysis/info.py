@@ -1,0 +1,71 @@
+"""`fcajax info MODEL`: parameters, multiply-adds and activations, by stage."""
+import dataclasses
+import json
+
+_COLUMNS = ('stage', 'output', 'parameters', 'MACs', 'DCT', 'Fourier', 'activations')
+
+
+def add_arguments(parser):
+  parser.add_argument('model', help="a name of 'fcajax list', a .safetensors file or a work directory")
+  parser.add_argument(
+      '--image-size', type=int, nargs='+', default=None, metavar='SIZE',
+      help='side of the image, or height and width (default: 224, or that of the given weights)')
+  parser.add_argument(
+      '--input-shape', type=int, nargs=3, default=None, metavar=('H', 'W', 'C'),
+      help='shape of what the network gets, instead of deriving it from the image size')
+  parser.add_argument(
+      '--classes', type=int, default=None, help='number of classes (default 1000)')
+  parser.add_argument(
+      '--set', action='append', default=[], metavar='KEY=VALUE',
+      help="a field of the model, for example --set frequencies='top8' (may be repeated)")
+  parser.add_argument('--json', action='store_true', help='one JSON object')
+
+
+def run(args):
+  cost, name = measure(args)
+  if args.json:
+    print(json.dumps(as_dict(cost, name)))
+  else:
+    print(as_table(cost, name))
+  return 0
+
+
+def measure(args):
+  """The Cost that the parsed arguments ask for, and the model's name."""
+  from fcajax.analysis import cost, loading
+  model, name, preprocessing = loading.describe(args.model, args.classes, args.set)
+  if args.input_shape:
+    shape = tuple(args.input_shape)
+    if min(shape) < 1:
+      raise ValueError(f'--input-shape {shape} must be positive')
+  else:
+    size = loading.image_size(args.image_size, preprocessing)
+    shape = loading.input_shape(name, size, preprocessing)
+  return cost.count(model, shape), name
+
+
+def as_dict(cost, name):
+  """The JSON form: totals, then the stages."""
+  return {
+      'model': name, 'input_shape': list(cost.input_shape), **dataclasses.asdict(cost.total),
+      'stages': {
+          stage: {'output_shape': list(cost.output_shapes.get(stage, ())),
+                  **dataclasses.asdict(counts)}
+          for stage, counts in cost.stages.items()}}
+
+
+def as_table(cost, name):
+  """The text form: a line for each stage, then the totals; columns of zeros are left out."""
+  rows = []
+  for stage, counts in [*cost.stages.items(), ('total', cost.total)]:
+    shape = 'x'.join(map(str, cost.output_shapes.get(stage, ())))
+    rows.append((stage, shape, *(f'{value:,}' for value in dataclasses.astuple(counts))))
+  keep = [i for i, _ in enumerate(_COLUMNS) if i < 2 or any(row[i] != '0' for row in rows)]
+  rows = [[row[i] for i in keep] for row in [_COLUMNS, *rows]]
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  lines = ['  '.join([row[0].ljust(widths[0]), *(
+      value.rjust(width) for value, width in zip(row[1:], widths[1:]))]).rstrip() for row in rows]
+  shape = ' x '.join(map(str, cost.input_shape))
+  total = cost.total
+  text = f'{total.parameters / 1e6:.2f} M parameters, {total.macs / 1e9:.3f} G multiply-adds'
+  return '\n'.join([f'{name}, input {shape}: {text} an image', '', *lines])
