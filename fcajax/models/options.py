@@ -1,0 +1,48 @@
+"""What a network and its attention layer can be told, and what a mistyped name is close to."""
+import dataclasses
+import difflib
+import functools
+
+
+def near_matches(name, names, limit=3):
+  """A sentence naming what is close to `name`, or everything where nothing is."""
+  names = sorted(names)
+  close = difflib.get_close_matches(str(name), names, n=limit, cutoff=0.5)
+  if close:
+    return f'did you mean {" or ".join(repr(c) for c in close)}?'
+  return f'it is one of {", ".join(names)}'
+
+
+def field_names(factory):
+  """The fields of a module class, a partial of one, or the keywords of a function."""
+  while isinstance(factory, functools.partial):
+    factory = factory.func
+  if dataclasses.is_dataclass(factory):
+    names = {field.name for field in dataclasses.fields(factory) if field.init}
+  else:
+    names = set()
+  return names - {'parent', 'name'}
+
+
+def field_defaults(factory):
+  """The value each field takes when `factory` is called without arguments."""
+  bound = {}
+  while isinstance(factory, functools.partial):
+    bound = {**factory.keywords, **bound}
+    factory = factory.func
+  defaults = {field.name: field.default for field in dataclasses.fields(factory)
+              if field.default is not dataclasses.MISSING}
+  return {**defaults, **bound}
+
+
+def attention_fields(attention):
+  """The option names of an attention given by name, class or partial."""
+  if attention is None or attention == 'none':
+    return set()
+  if isinstance(attention, str):
+    from fcajax.layers.attention import ATTENTIONS
+    if attention not in ATTENTIONS:
+      raise ValueError(
+          f'unknown attention {attention!r}: {near_matches(attention, [*ATTENTIONS, "none"])}')
+    attention = ATTENTIONS[attention]
+  return field_names(attention)

@@ -1,0 +1,102 @@
+"""Models by name: `create_model('fca_resnet50', num_classes=10, frequencies='top8')`."""
+import fnmatch
+import functools
+import importlib
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from fcajax.models.options import attention_fields, field_defaults, field_names, near_matches
+
+_FAMILIES = (
+    'fcajax.models.resnet',
+)
+
+
+@functools.cache
+def _variants():
+  """Every family's `VARIANTS` in one dict; no name may be claimed twice."""
+  merged = {}
+  for family in _FAMILIES:
+    variants = importlib.import_module(family).VARIANTS
+    clash = merged.keys() & variants.keys()
+    if clash:
+      raise ValueError(f'{family} redefines {sorted(clash)}')
+    merged.update(variants)
+  return merged
+
+
+def list_models(pattern='*'):
+  """The names that `create_model` takes, sorted; `pattern` as in a shell: `'fca_*'`."""
+  return sorted(fnmatch.filter(_variants(), pattern))
+
+
+def create_model(name, num_classes=1000, **overrides):
+  """Builds the network `name`, a Flax Linen module.
+
+      model = create_model('fca_resnet50', num_classes=10, frequencies='top8')
+      variables = model.init(jax.random.key(0), images, train=False)
+      logits = model.apply(variables, images, train=False)
+
+  Args:
+    name: one of `list_models()`.
+    num_classes: width of the logits.
+    **overrides: fields of the network (`dtype`, `attention`, `zero_init_last`,
+      `output_stride`, ...) or of its attention layer (`frequencies`, `reduction`, ...). Lists
+      become tuples; `dtype` and `activation` may be strings ('bfloat16', 'silu'), so that a
+      JSON or a config can hold them.
+
+  Raises:
+    ValueError: unknown name, override or attention, with what is close to it.
+  """
+  variants = _variants()
+  if name not in variants:
+    raise ValueError(f'unknown model {name!r}: {near_matches(name, variants)}')
+  variant = variants[name]
+  network_fields = field_names(variant)
+  defaults = field_defaults(variant)
+  overrides = {key: _plain(key, value) for key, value in overrides.items()}
+
+  options_of_attention = set()
+  if 'attention' in network_fields:
+    options_of_attention = attention_fields(
+        overrides.get('attention', defaults.get('attention')))
+  network, options = {'num_classes': num_classes}, {}
+  for key, value in overrides.items():
+    if key in network_fields:
+      network[key] = value
+    elif key in options_of_attention:
+      options[key] = value
+    else:
+      raise ValueError(f'{name} has no option {key!r}: '
+                       f'{near_matches(key, network_fields | options_of_attention)}')
+  if 'attention' in overrides and 'attention_options' not in overrides:
+    # The variant's own options belong to the attention that was replaced.
+    base = {}
+  else:
+    base = overrides.get('attention_options', defaults.get('attention_options'))
+  if 'attention_options' in network_fields:
+    network['attention_options'] = FrozenDict({**(base or {}), **options})
+  return variant(**network)
+
+
+def _plain(key, value):
+  """Lists to tuples and strings to what they name, so that modules stay hashable."""
+  if key in ('dtype', 'param_dtype') and value is not None:
+    return jnp.dtype(value)
+  if key == 'activation' and isinstance(value, str):
+    if not callable(getattr(nn, value, None)):
+      raise ValueError(f'unknown activation {value!r}; use the name of a function of flax.linen, '
+                       "such as 'relu', 'silu' or 'gelu'")
+    return getattr(nn, value)
+  return _hashable(value)
+
+
+def _hashable(value):
+  if isinstance(value, Mapping):
+    return FrozenDict({k: _hashable(v) for k, v in value.items()})
+  if isinstance(value, list | tuple):
+    return tuple(_hashable(v) for v in value)
+  return value
