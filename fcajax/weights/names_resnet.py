@@ -1,0 +1,94 @@
+"""PyTorch names of ResNet, SE-ResNet, ECA-ResNet, ResNeXt (torchvision, timm) and FcaNet.
+
+    conv1, bn1                       stem_conv, stem_norm
+    layer1.0.conv1, .bn1             stage1/block0/conv1, norm1
+    layer1.0.downsample.0, .1        stage1/block0/shortcut_conv, shortcut_norm
+    layer1.0.att.fc.0, .fc.2         stage1/block0/attention/reduce, expand    (FcaNet)
+    layer1.0.se.fc1, .fc2            the same                                  (timm, SE)
+    layer1.0.se.conv                 stage1/block0/attention/conv              (timm, ECA)
+    fc                               head
+"""
+import re
+
+from fcajax.weights.rules import (
+    IGNORE,
+    Target,
+    conv_target,
+    dense_target,
+    flat,
+    norm_target,
+)
+
+_BLOCK = re.compile(r'layer(\d+)\.(\d+)\.(.+)')
+_ATTENTION = re.compile(r'(?:att|attention|attn|se|se_module|eca)\.(.+)')
+_REDUCE = ('fc.0', 'fc1')
+_EXPAND = ('fc.2', 'fc2')
+
+
+def target(key, model):
+  """Where PyTorch's `key` goes; see `fcajax.weights.torch_import`."""
+  if key.endswith(('num_batches_tracked', 'dct_layer.weight')):
+    return IGNORE
+  match = _BLOCK.fullmatch(key)
+  if match:
+    stage, block, rest = match.groups()
+    return block_target((f'stage{stage}', f'block{block}'), rest)
+  module, _, leaf = key.rpartition('.')
+  if module == 'conv1':
+    return conv_target(('stem_conv',), leaf)
+  if module == 'bn1':
+    return norm_target(('stem_norm',), leaf)
+  if module in ('fc', 'last_linear', 'head.fc'):
+    return dense_target(('head',), leaf)
+  return None
+
+
+def block_target(path, rest):
+  """The part of a key behind `layerK.J.`, for the residual block at module path `path`."""
+  module, _, leaf = rest.rpartition('.')
+  if re.fullmatch(r'conv\d', module):
+    return conv_target((*path, module), leaf)
+  if re.fullmatch(r'bn\d', module):
+    return norm_target((*path, f'norm{module[2:]}'), leaf)
+  if module == 'downsample.0':
+    return conv_target((*path, 'shortcut_conv'), leaf)
+  if module == 'downsample.1':
+    return norm_target((*path, 'shortcut_norm'), leaf)
+  match = _ATTENTION.fullmatch(module)
+  return attention_target((*path, 'attention'), match.group(1), leaf) if match else None
+
+
+def attention_target(path, module, leaf):
+  """The two matrices of squeeze-excite and FcaNet, or the one filter of ECA."""
+  if module in _REDUCE:
+    return dense_target((*path, 'reduce'), leaf)
+  if module in _EXPAND:
+    return dense_target((*path, 'expand'), leaf)
+  if module == 'conv' and leaf == 'weight':
+    return Target(('params', *path, 'conv', 'kernel'), flat)
+  return None
+
+
+def input_shape(model, state):
+  """An input that `model.init` takes: the channels of the first kernel, the family's size."""
+  size = 32 if model.stem == 'cifar' else 224
+  if model.stem == 'none':
+    first = state.get('layer1.0.conv1.weight')
+    if first is None:
+      raise ValueError("a network with stem='none' and no layer1.0.conv1.weight in the "
+                       'checkpoint: give input_shape')
+    return (1, 56, 56, first.shape[1])
+  stem = state.get('conv1.weight')
+  channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 3
+  return (1, size, size, channels)
+
+
+def infer_overrides(state):
+  """`num_classes` from the head, `use_bias` where the squeeze-excite matrices have biases."""
+  overrides = {}
+  for name in ('fc.weight', 'last_linear.weight', 'head.fc.weight'):
+    if name in state:
+      overrides['num_classes'] = int(state[name].shape[0])
+  if any(re.search(r'\.(?:fc1|fc\.0)\.bias$', key) for key in state):
+    overrides['use_bias'] = True
+  return overrides
