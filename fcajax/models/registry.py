@@ -12,6 +12,8 @@ from fcajax.models.options import attention_fields, field_defaults, field_names,
 
 _FAMILIES = (
     'fcajax.models.resnet',
+    'fcajax.models.mobilenet',
+    'fcajax.models.dct_resnet',
 )
 
 

@@ -23,6 +23,8 @@ from fcajax.weights.rules import IGNORE
 
 RULES = {
     'ResNet': 'fcajax.weights.names_resnet',
+    'DctResNet': 'fcajax.weights.names_dct',
+    'MobileNetV2': 'fcajax.weights.names_dct',
 }
 
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')

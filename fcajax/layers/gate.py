@@ -1,0 +1,125 @@
+"""The learned gate of "Learning in the Frequency Domain": which input coefficients to keep."""
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fcajax.layers.norm import BatchNorm
+
+PENALTY_REDUCTIONS = ('sum', 'mean')
+BIAS_OFF, BIAS_ON = 0.1, 2.0
+"""Initial biases of the two logits: p(on) = sigmoid(1.9) = 0.87, so that training starts open."""
+
+
+_mix_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+def _gate_bias(key, shape, dtype=jnp.float32):
+  del key
+  return jnp.broadcast_to(jnp.array([BIAS_OFF, BIAS_ON], dtype), shape)
+
+
+def annealed(temperature, progress):
+  """The temperature at `progress` in 0..1 of training.
+
+  Args:
+    temperature: a number, or (start, end) between which it falls geometrically.
+    progress: fraction of training done, a scalar; None means the start.
+  Returns:
+    A positive scalar.
+  Raises:
+    ValueError: a temperature that is not positive, or not one or two numbers.
+  """
+  ends = tuple(temperature) if isinstance(temperature, list | tuple) else (temperature,) * 2
+  if len(ends) != 2 or min(ends) <= 0:
+    raise ValueError(f'temperature={temperature!r} must be a positive number or a pair '
+                     '(start, end) of them')
+  start, end = ends
+  if start == end or progress is None:
+    return start
+  return start * (end / start) ** jnp.clip(progress, 0, 1)
+
+
+class FrequencyGate(nn.Module):
+  """Opens or closes every input channel of every image: `[N, H, W, C]` to `[N, H, W, C]`.
+
+  Two logits a channel, (off, on) = W2 relu(BN(W1 mean_HW(x) + b1)) + b2, with W1 a full C x C
+  matrix and W2 two numbers a channel. In training the gate is a Gumbel-softmax sample, hard in
+  the forward pass, with the gradient of the soft sample (straight through):
+
+      soft = softmax((logits + Gumbel noise) / temperature)[on]
+      gate = 1 if soft > 1/2 else 0,  d gate = d soft
+
+  In evaluation the gate is on > off without noise, unless `sample=True` asks for a sample. All of
+  it is float32; only the product with x has x's dtype. Source: Xu et al., CVPR 2020, section 3.3.
+
+  In training the penalty `penalty * (sum or mean over channels of the gates, averaged over the
+  batch)` is sown as 'gate' into collection 'losses'; the gates `[N, C]` and logits `[N, C, 2]` are
+  sown as 'open' and 'logits' into 'intermediates'.
+
+  Attributes:
+    temperature: of the softmax, a number or (start, end) of a geometric schedule over training.
+    penalty: weight of the penalty, 0.1 as published.
+    penalty_reduction: 'sum' of the open gates (the paper) or their 'mean' (the published code),
+      which is C times weaker.
+    norm: batch-norm factory, None for `BatchNorm` in float32.
+    axis_name: device axis of that `BatchNorm`.
+    dtype: accepted for uniformity; the gate computes in float32.
+  Raises:
+    ValueError: unknown `penalty_reduction`, or a temperature that is not positive.
+  """
+
+  temperature: float | tuple[float, float] = 1.0
+  penalty: float = 0.1
+  penalty_reduction: str = 'sum'
+  norm: Callable | None = None
+  axis_name: Any = None
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x, train=False, progress=None, sample=False):
+    """Gates `x`.
+
+    Args:
+      x: `[N, H, W, C]`.
+      train: sample with rng stream 'gate' and sow the penalty.
+      progress: fraction of training done, for the temperature schedule.
+      sample: sample in evaluation too (rng stream 'gate').
+    Returns:
+      `x` with the closed channels set to 0.
+    """
+    if self.penalty_reduction not in PENALTY_REDUCTIONS:
+      raise ValueError(f'penalty_reduction={self.penalty_reduction!r} is unknown; '
+                       f'use one of {PENALTY_REDUCTIONS}')
+    temperature = annealed(self.temperature, progress)
+    logits = self._logits(x, train)
+    margin = logits[..., 1] - logits[..., 0]
+    if (train or sample) and not self.is_initializing():
+      # The difference of two Gumbel variables is logistic, one draw instead of two.
+      margin = margin + jax.random.logistic(self.make_rng('gate'), margin.shape)
+    gate = (margin > 0).astype(jnp.float32)
+    if train:
+      soft = jax.nn.sigmoid(margin / temperature)
+      gate = gate + soft - jax.lax.stop_gradient(soft)
+      reduce = jnp.sum if self.penalty_reduction == 'sum' else jnp.mean
+      self.sow('losses', 'gate', self.penalty * reduce(gate, axis=-1).mean())
+    self.sow('intermediates', 'open', gate)
+    self.sow('intermediates', 'logits', logits)
+    return x * gate[:, None, None, :].astype(x.dtype)
+
+  def _logits(self, x, train):
+    """(off, on) of every channel, `[N, C, 2]` float32."""
+    channels = x.shape[-1]
+    x = x.astype(jnp.float32).mean((1, 2))
+    x = nn.Dense(channels, dtype=jnp.float32, precision=jax.lax.Precision.HIGHEST,
+                 kernel_init=_mix_init, name='mix')(x)
+    if self.norm is None:
+      norm = BatchNorm(dtype=jnp.float32, axis_name=self.axis_name, name='norm')
+    else:
+      norm = self.norm(name='norm')
+    x = nn.relu(norm(x, train=train).astype(jnp.float32))
+    kernel = self.param('logits_kernel', nn.initializers.normal(0.001), (channels, 2))
+    bias = self.param('logits_bias', _gate_bias, (channels, 2))
+    return x[..., None] * kernel + bias
