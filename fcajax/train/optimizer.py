@@ -1,0 +1,162 @@
+"""Optimisers, learning-rate schedules and frozen parameters, from `config.optimizer`."""
+import re
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from fcajax.train.errors import UserError
+
+SCHEDULES = ('cosine', 'step', 'constant')
+DECAY_MASKS = ('all', 'kernels')
+
+
+def path_name(path):
+  """'stage1/block0/conv1/kernel' for a key path of `jax.tree_util`."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def make_schedule(config, *, steps_per_epoch, total_steps, batch_size):
+  """The learning rate as a function of the number of updates made so far.
+
+  Linear from 0 over `warmup_epochs` (the first update already moves: its rate is peak / warm-up
+  steps), then
+
+  - 'cosine': peak * (1 + cos(pi t)) / 2, t from 0 after the warm-up to 1 at the last step
+    (Loshchilov & Hutter 2017, one cycle);
+  - 'step': peak * decay_factor ** (number of `boundaries`, in epochs, passed);
+  - 'constant'.
+
+  Args:
+    config: `config.optimizer`. `learning_rate_batch` > 0 multiplies `learning_rate` by
+      batch_size / learning_rate_batch (Goyal et al. 2017).
+    steps_per_epoch: updates an epoch.
+    total_steps: updates of the whole run.
+    batch_size: images of one update over all devices.
+
+  Returns:
+    A function of a step (int or int32 array) to a float32 scalar.
+  """
+  if config.schedule not in SCHEDULES:
+    raise UserError(f'config.optimizer.schedule={config.schedule!r}; use one of {SCHEDULES}')
+  peak = config.learning_rate
+  if config.learning_rate_batch:
+    peak = peak * batch_size / config.learning_rate_batch
+  warmup = round(config.warmup_epochs * steps_per_epoch)
+  if warmup >= total_steps:
+    raise UserError(
+        f'config.optimizer.warmup_epochs={config.warmup_epochs} takes {warmup} steps, but the '
+        f'whole run has {total_steps}; shorten the warm-up or train longer')
+  boundaries = jnp.asarray(
+      [round(epoch * steps_per_epoch) for epoch in config.boundaries], jnp.float32)
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    if config.schedule == 'cosine':
+      progress = jnp.clip((step - warmup) / (total_steps - warmup), 0, 1)
+      rate = peak * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+    elif config.schedule == 'step':
+      rate = peak * config.decay_factor ** jnp.sum(step >= boundaries).astype(jnp.float32)
+    else:
+      rate = jnp.asarray(peak, jnp.float32)
+    if warmup:
+      rate = jnp.where(step < warmup, peak * (step + 1) / warmup, rate)
+    return jnp.asarray(rate, jnp.float32)
+
+  return schedule
+
+
+def _decay_mask(decay_mask):
+  if decay_mask not in DECAY_MASKS:
+    raise UserError(f'config.optimizer.decay_mask={decay_mask!r}; use one of {DECAY_MASKS}')
+  if decay_mask == 'all':
+    return None
+  return lambda params: jax.tree.map_with_path(
+      lambda path, _: path_name(path).rsplit('/', 1)[-1] == 'kernel', params)
+
+
+def _sgd(config, decay):
+  # PyTorch's order: the decay joins the gradient before the momentum sees it.
+  parts = [decay]
+  if config.momentum:
+    parts.append(optax.trace(decay=config.momentum, nesterov=config.nesterov))
+  return optax.chain(*parts)
+
+
+def _adamw(config, decay):
+  return optax.chain(optax.scale_by_adam(b1=config.beta1, b2=config.beta2), decay)
+
+
+def _lamb(config, decay):
+  return optax.chain(
+      optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=1e-6),
+      decay,
+      optax.scale_by_trust_ratio())
+
+
+OPTIMIZERS = {'sgd': _sgd, 'adamw': _adamw, 'lamb': _lamb}
+
+
+def make_optimizer(config, freeze=''):
+  """The update direction of `config.optimizer`; the train step multiplies it by -rate.
+
+  - 'sgd': g + weight_decay p, then b = momentum b + g (PyTorch's SGD; Nesterov by a field);
+  - 'adamw': Adam's direction + weight_decay p (Loshchilov & Hutter 2019);
+  - 'lamb': the same, scaled for each array by |p| / |direction| (You et al. 2020).
+
+  `clip_norm` > 0 first scales the gradients to that global norm. `decay_mask` 'all' decays every
+  parameter, as the papers do; 'kernels' spares biases and normalisation.
+
+  Args:
+    config: `config.optimizer`.
+    freeze: a regular expression. Parameters whose path ('stage1/block0/conv1/kernel') it finds
+      (`re.search`) get neither update nor weight decay, and count in no gradient norm.
+
+  Returns:
+    An `optax.GradientTransformation`.
+  """
+  if config.name not in OPTIMIZERS:
+    raise UserError(
+        f'config.optimizer.name={config.name!r}; use one of {tuple(OPTIMIZERS)}')
+  mask = _decay_mask(config.decay_mask)
+  decay = (
+      optax.add_decayed_weights(config.weight_decay, mask)
+      if config.weight_decay else optax.identity())
+  optimizer = OPTIMIZERS[config.name](config, decay)
+  if config.clip_norm:
+    optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+  if not freeze:
+    return optimizer
+  return optax.multi_transform(
+      {'train': optimizer, 'freeze': optax.set_to_zero()},
+      lambda params: jax.tree.map(
+          lambda frozen: 'freeze' if frozen else 'train', frozen_mask(params, freeze)))
+
+
+def frozen_mask(params, freeze):
+  """True for every parameter that the regular expression `freeze` finds in its path."""
+  try:
+    pattern = re.compile(freeze)
+  except re.error as error:
+    raise UserError(f'config.freeze={freeze!r} is not a regular expression: {error}') from None
+  return jax.tree.map_with_path(
+      lambda path, _: bool(freeze) and pattern.search(path_name(path)) is not None, params)
+
+
+def frozen_modules(params, freeze):
+  """Paths of the modules all of whose own parameters are frozen, as a frozenset of tuples."""
+  mask = flax.traverse_util.flatten_dict(frozen_mask(params, freeze))
+  modules = {}
+  for path, frozen in mask.items():
+    modules[path[:-1]] = modules.get(path[:-1], True) and frozen
+  return frozenset(path for path, frozen in modules.items() if frozen)
+
+
+def trainable(grads, freeze):
+  """`grads` with zeros in place of the frozen parameters' gradients."""
+  if not freeze:
+    return grads
+  return jax.tree.map(
+      lambda grad, frozen: jnp.zeros_like(grad) if frozen else grad,
+      grads, frozen_mask(grads, freeze))

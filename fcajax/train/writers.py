@@ -1,0 +1,85 @@
+"""Where figures go: `metrics.jsonl`, and TensorBoard events without TensorFlow or PyTorch."""
+import json
+import math
+import os
+import pathlib
+import time
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+METRICS_FILE = 'metrics.jsonl'
+TENSORBOARD = 'tensorboard'
+
+
+def _json_number(value):
+  return value if not isinstance(value, float) or math.isfinite(value) else None
+
+
+def read_rows(workdir):
+  """The rows of `metrics.jsonl`; an unfinished last line is left out."""
+  path = pathlib.Path(workdir) / METRICS_FILE
+  rows = []
+  if path.is_file():
+    for line in path.read_text().splitlines():
+      try:
+        rows.append(json.loads(line))
+      except json.JSONDecodeError:
+        break
+  return rows
+
+
+class MetricWriter:
+  """Appends figures to a work directory.
+
+  A row of `metrics.jsonl` is {"step": ..., "epoch": ..., "split": "train" | "evaluation", ...}.
+  Rows later than `step`, which a run that died left behind, are dropped first.
+
+  Args:
+    workdir: the work directory.
+    step: where the run starts.
+  """
+
+  def __init__(self, workdir, step=0):
+    workdir = pathlib.Path(workdir)
+    rows = [row for row in read_rows(workdir) if row['step'] <= step]
+    self._path = workdir / METRICS_FILE
+    temporary = self._path.with_suffix('.tmp')
+    temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    temporary.replace(self._path)
+    self._file = self._path.open('a')
+    folder = workdir / TENSORBOARD
+    folder.mkdir(exist_ok=True)
+    # TensorBoard reads the files of a run in the order of their names.
+    name = f'events.out.tfevents.{time.time_ns() // 1000}.{os.getpid()}'
+    self._events_file = (folder / name).open('wb')
+    self._events = RecordWriter(self._events_file)
+    self._events.write(Event(
+        wall_time=time.time(), file_version='brain.Event:2').SerializeToString())
+
+  def write(self, *, step, epoch, split, values):
+    """Writes one row; `values` is a dictionary of numbers."""
+    row = {'step': step, 'epoch': round(epoch, 4), 'split': split}
+    row |= {name: _json_number(value) for name, value in values.items()}
+    self._file.write(json.dumps(row) + '\n')
+    self._file.flush()
+    summary = Summary(value=[
+        Summary.Value(tag=f'{split}/{name}', simple_value=value)
+        for name, value in values.items()
+    ])
+    self._events.write(Event(
+        wall_time=time.time(), step=step, summary=summary).SerializeToString())
+    self._events_file.flush()
+
+  def image(self, *, step, tag, path):
+    """Adds a PNG file to the TensorBoard events."""
+    image = Summary.Image(encoded_image_string=pathlib.Path(path).read_bytes(), colorspace=3)
+    self._events.write(Event(
+        wall_time=time.time(), step=step,
+        summary=Summary(value=[Summary.Value(tag=tag, image=image)])).SerializeToString())
+    self._events_file.flush()
+
+  def close(self):
+    self._file.close()
+    self._events_file.close()
