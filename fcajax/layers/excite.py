@@ -1,0 +1,41 @@
+"""What the channel attentions share: the average, the two dense layers, and how they start."""
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+# U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)): PyTorch's default, which the published recipes start from.
+torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+def global_average(x):
+  """The mean over H and W, `[..., H, W, C] -> [..., C]`, in float32."""
+  return jnp.mean(x, axis=(-3, -2), dtype=jnp.float32)
+
+
+def reduced_width(channels, reduction, divisor=1):
+  """`channels // reduction`, or its multiple of `divisor` nearest and at least 90% of it."""
+  if not 1 <= reduction <= channels:
+    raise ValueError(f'reduction={reduction} leaves nothing of channels={channels}; use a '
+                     f'reduction from 1 to {channels}')
+  if divisor == 1:
+    return channels // reduction
+  width = channels / reduction
+  rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
+  return rounded if rounded >= 0.9 * width else rounded + divisor
+
+
+def dense(features, use_bias, param_dtype, kernel_init, name):
+  """A dense layer in full float32."""
+  return nn.Dense(features, use_bias=use_bias, dtype=jnp.float32, param_dtype=param_dtype,
+                  kernel_init=kernel_init, precision=lax.Precision.HIGHEST, name=name)
+
+
+def excite(z, reduction, divisor, use_bias, param_dtype, kernel_init):
+  """`W2 relu(W1 z)`, `[..., C] -> [..., C]`, with the submodules `reduce` and `expand`.
+
+  Called inside a compact method; the submodules belong to that module.
+  """
+  channels = z.shape[-1]
+  width = reduced_width(channels, reduction, divisor)
+  z = nn.relu(dense(width, use_bias, param_dtype, kernel_init, 'reduce')(z))
+  return dense(channels, use_bias, param_dtype, kernel_init, 'expand')(z)
