@@ -1,0 +1,229 @@
+"""Encoded images to upright RGB: one decoder for training, evaluation and prediction.
+
+JPEG goes through libjpeg-turbo (simplejpeg, which releases the GIL and decodes into a given
+buffer); everything that is not a plain grey or colour JPEG, and every other format, through Pillow.
+"""
+import dataclasses
+import io
+import os
+import threading
+
+import numpy as np
+import simplejpeg
+from PIL import ExifTags, Image, ImageOps
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm')
+
+_PADDING_ROWS = 16  # one row of MCUs at 4:2:0, whose last lines borrow chroma from the next
+_buffers = threading.local()
+
+
+class ImageError(ValueError):
+  """The bytes are no image, or an image that is cut short or damaged."""
+
+
+@dataclasses.dataclass(frozen=True)
+class JpegHeader:
+  """What a decoder must know before it decodes.
+
+  Attributes:
+    height: rows, as stored (before EXIF orientation).
+    width: columns, as stored.
+    components: 1 grey, 3 colour, 4 CMYK.
+    sequential: one interleaved scan in baseline or extended order, so that rows arrive in order.
+    frame: byte offset of the frame header's marker.
+    orientation: EXIF orientation 1..8.
+  """
+  height: int
+  width: int
+  components: int
+  sequential: bool
+  frame: int
+  orientation: int
+
+  @property
+  def upright_shape(self):
+    """(height, width) after EXIF orientation."""
+    shape = self.height, self.width
+    return shape[::-1] if self.orientation > 4 else shape
+
+
+def read_jpeg_header(data):
+  """Walks the markers up to the first scan; None where `data` is no JPEG or lacks a frame."""
+  if data[:2] != b'\xff\xd8':
+    return None
+  position, end, frame, orientation = 2, len(data), None, 1
+  while position + 4 <= end and data[position] == 0xFF:
+    marker = data[position + 1]
+    if marker == 0xFF:  # fill byte
+      position += 1
+      continue
+    length = data[position + 2] << 8 | data[position + 3]
+    if marker == 0xE1 and data[position + 4:position + 8] == b'Exif':
+      orientation = _exif_orientation(data)
+    elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+      frame = position
+    elif marker == 0xDA:
+      if frame is None or frame + 10 > end or position + 5 > end:
+        return None
+      components = data[frame + 9]
+      return JpegHeader(
+          height=data[frame + 5] << 8 | data[frame + 6],
+          width=data[frame + 7] << 8 | data[frame + 8], components=components,
+          sequential=data[frame + 1] in (0xC0, 0xC1) and data[position + 4] == components,
+          frame=frame, orientation=orientation)
+    position += 2 + length
+  return None
+
+
+def _exif_orientation(data):
+  try:
+    with Image.open(io.BytesIO(data)) as image:
+      orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+  except (OSError, ValueError, SyntaxError):
+    return 1
+  return orientation if orientation in range(1, 9) else 1
+
+
+def _upright(pixels, orientation):
+  """Applies an EXIF orientation to `[H, W, 3]`."""
+  if orientation > 4:
+    pixels = pixels.transpose(1, 0, 2)
+  # After the transposition of 5..8: 6 and 7 mirror left to right, 7 and 8 top to bottom.
+  if orientation in (2, 3, 6, 7):
+    pixels = pixels[:, ::-1]
+  if orientation in (3, 4, 7, 8):
+    pixels = pixels[::-1]
+  return pixels
+
+
+def _buffer(size):
+  """A buffer of this thread: a fresh one each image costs a page fault every 4 kB."""
+  buffer = getattr(_buffers, 'pixels', None)
+  if buffer is None or buffer.size < size:
+    buffer = _buffers.pixels = np.empty(max(size, 1 << 21), np.uint8)
+  return buffer
+
+
+def _to_rgb(image):
+  """A Pillow image of any mode to 8-bit RGB; transparency is composited on white."""
+  if image.mode == 'RGB' and 'transparency' not in image.info:
+    return image
+  if image.mode.startswith('I'):
+    # Pillow would clip 16-bit grey at 255; 65535 / 257 = 255.
+    grey = np.asarray(image).astype(np.int64)
+    grey = (np.clip(grey, 0, 65535) + 128) // 257
+    return Image.fromarray(grey.astype(np.uint8)).convert('RGB')
+  if image.has_transparency_data:
+    image = image.convert('RGBA')
+    white = Image.new('RGBA', image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert('RGB')
+  return image.convert('RGB')
+
+
+def _decode_with_pillow(data):
+  try:
+    with Image.open(io.BytesIO(data)) as image:
+      image = _to_rgb(ImageOps.exif_transpose(image))
+      return np.array(image)
+  except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError,
+          AttributeError, OverflowError, MemoryError, Image.DecompressionBombError) as error:
+    # Pillow's parsers answer damaged files with any of these.
+    raise ImageError(_reason(data, error)) from error
+
+
+def _reason(data, error):
+  if not data:
+    return 'the file is empty'
+  if isinstance(error, Image.UnidentifiedImageError):
+    return f'not an image; it starts with {bytes(data[:12])!r}'
+  return str(error) or type(error).__name__
+
+
+def decode_image(source):
+  """Decodes an image to upright 8-bit RGB.
+
+  Grey is repeated over the channels, CMYK (inverted by Adobe or not) converted, palettes looked up,
+  16-bit scaled to 8, transparency composited on white, EXIF orientation applied; of an animation
+  the first frame is taken.
+
+  Args:
+    source: the encoded bytes, or a path.
+  Returns:
+    uint8 `[H, W, 3]`, contiguous and the caller's own.
+  Raises:
+    ImageError: no image, or cut short or damaged; a path is named.
+    FileNotFoundError: no such path.
+  """
+  if isinstance(source, (str, os.PathLike)):
+    with open(source, 'rb') as file:
+      data = file.read()
+    try:
+      return decode_image(data)
+    except ImageError as error:
+      raise ImageError(f"'{os.fspath(source)}': {error}") from error
+  data = bytes(source)
+  header = read_jpeg_header(data)
+  if header is not None and header.components in (1, 3):
+    try:
+      pixels = simplejpeg.decode_jpeg(data)
+    except ValueError:
+      # Strict decoding refuses harmless oddities too; Pillow refuses only what is missing.
+      return _decode_with_pillow(data)
+    return np.ascontiguousarray(_upright(pixels, header.orientation))
+  return _decode_with_pillow(data)
+
+
+def decode_region(data, choose):
+  """Decodes as little of an image as a crop needs.
+
+  Rows below the crop are not decoded (the frame header is told a smaller height), and where the
+  crop is at least twice the output, the decoder's own 1/2, 3/8, 1/4 or 1/8 scale is used.
+
+  Args:
+    data: the encoded bytes.
+    choose: called with the upright (height, width); returns ((top, left, height, width), (h, w)),
+      the crop in those pixels and the output size that it will be resized to.
+  Returns:
+    (pixels, crop): uint8 `[H', W', 3]`, valid until this thread decodes again, and the crop's
+    (top, left, height, width) within it, as floats.
+  Raises:
+    ImageError: no image, or cut short or damaged.
+  """
+  header = read_jpeg_header(data)
+  if header is None or header.components not in (1, 3):
+    pixels = _decode_with_pillow(data)
+    return pixels, choose(pixels.shape[:2])[0]
+  height, width = header.upright_shape
+  (top, left, rows, columns), output = choose((height, width))
+  # A whole file ends with an end-of-image marker; one that does not is left to the strict path.
+  whole = data.rfind(b'\xff\xd9', len(data) // 2) >= 0
+  kept = header.height
+  if header.sequential and header.orientation == 1 and whole:
+    kept = min(kept, -(-(top + rows) // _PADDING_ROWS) * _PADDING_ROWS + _PADDING_ROWS)
+  shrink = min(rows / output[0], columns / output[1])
+  scale = {}
+  if shrink >= 2:
+    scaled = kept / shrink, header.width / shrink
+    if header.orientation > 4:
+      scaled = header.height / shrink, header.width / shrink
+    scale = {'min_height': max(1, int(np.ceil(scaled[0]))),
+             'min_width': max(1, int(np.ceil(scaled[1]))), 'min_factor': 2}
+  source = data
+  if kept < header.height:
+    source = bytearray(data)
+    source[header.frame + 5], source[header.frame + 6] = kept >> 8, kept & 255
+  try:
+    pixels = simplejpeg.decode_jpeg(
+        source, buffer=_buffer(kept * header.width * 3), strict=kept == header.height, **scale)
+  except ValueError:
+    pixels = _decode_with_pillow(data)
+    if pixels.shape[:2] != (height, width):
+      raise ImageError(f'the decoders disagree about its size: {height} x {width} and '
+                       f'{pixels.shape[0]} x {pixels.shape[1]}') from None
+    return pixels, (top, left, rows, columns)
+  vertical, horizontal = pixels.shape[0] / kept, pixels.shape[1] / header.width
+  pixels = _upright(pixels, header.orientation)
+  if header.orientation > 4:
+    vertical, horizontal = horizontal, vertical
+  return pixels, (top * vertical, left * horizontal, rows * vertical, columns * horizontal)

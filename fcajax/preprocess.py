@@ -1,0 +1,189 @@
+"""From an encoded image to a model's input: what a deployed model needs, and training reuses.
+
+The host decodes, resizes and crops to uint8; `device_transform` does the arithmetic (normalisation,
+colour, block DCT) on the device, inside the compiled step.
+"""
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image
+
+from fcajax.images import ImageError, decode_image
+
+__all__ = ['ImageError', 'Preprocessing', 'decode_image', 'device_transform',
+           'evaluation_transform', 'resize_and_crop']
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+REPRESENTATIONS = ('rgb', 'ycbcr', 'dct')
+NORMALIZATIONS = ('statistics', 'published', 'none')
+# Evaluation resizes the short side to 256 for a crop of 224, and in proportion for other sizes.
+RESIZE_RATIO = 256 / 224
+
+
+def _tuple(value):
+  return tuple(float(v) for v in value) if value is not None else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """How an image becomes a model's input; stored with every checkpoint and weights file.
+
+  Attributes:
+    image_size: side of the square crop in pixels, or (height, width).
+    resize_size: the short side is resized to this before the centre crop; 0 means
+      `round(image_size * 256 / 224)` (of the longer side of a rectangular image_size).
+    mean, std: of RGB in 0..1, for 'rgb' and 'ycbcr' (there of Y, Cb, Cr in 0..1).
+    representation: 'rgb', 'ycbcr' (full-range, three full-size planes) or 'dct' (selected block-DCT
+      coefficients, `[H/8, W/8, k]`).
+    coefficients: for 'dct', as `fcajax.ops.coefficients.coefficient_subset` takes it.
+    chroma: for 'dct', 'full' (as published) or 'half' (true 4:2:0 blocks).
+    coefficient_mean, coefficient_std: for 'dct', one number a selected coefficient, or None for
+      coefficients as they are.
+    coefficient_scale: for coefficients computed on the host, the step of each integer, else None.
+  """
+  image_size: int | tuple[int, int] = 224
+  resize_size: int = 0
+  mean: tuple[float, ...] = IMAGENET_MEAN
+  std: tuple[float, ...] = IMAGENET_STD
+  representation: str = 'rgb'
+  coefficients: str | Mapping[str, tuple[int, ...]] = '24S'
+  chroma: str = 'full'
+  coefficient_mean: tuple[float, ...] | None = None
+  coefficient_std: tuple[float, ...] | None = None
+  coefficient_scale: tuple[float, ...] | None = None
+
+  def __post_init__(self):
+    size = self.image_size
+    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
+    if len(pair) != 2 or min(pair) < 1:
+      raise ValueError(f'image_size={size!r} must be a positive number of pixels or (height, '
+                       'width)')
+    square = isinstance(size, (int, np.integer))
+    object.__setattr__(self, 'image_size', int(size) if square else tuple(map(int, pair)))
+    for name in ('mean', 'std', 'coefficient_mean', 'coefficient_std', 'coefficient_scale'):
+      object.__setattr__(self, name, _tuple(getattr(self, name)))
+    if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+      raise ValueError(f'mean={self.mean} and std={self.std} need three values each, deviations '
+                       'above 0')
+    if self.representation not in REPRESENTATIONS:
+      raise ValueError(f'representation={self.representation!r} is unknown; use one of '
+                       f'{REPRESENTATIONS}')
+    if self.resize_size < 0:
+      raise ValueError(f'resize_size={self.resize_size} must be 0 (automatic) or a length in '
+                       'pixels')
+    if self.representation == 'ycbcr' and any(side % 2 for side in self.shape):
+      raise ValueError(f'image_size={size} must be even for representation="ycbcr"')
+    if self.representation == 'dct':
+      unit = 16 if self.chroma == 'half' else 8
+      if any(side % unit for side in self.shape):
+        raise ValueError(f'image_size={size} must be a multiple of {unit} for representation="dct" '
+                         f'with chroma={self.chroma!r}')
+
+  @property
+  def shape(self):
+    """(height, width) of the crop in pixels."""
+    size = self.image_size
+    return (size, size) if isinstance(size, int) else size
+
+  @property
+  def short_side(self):
+    """Length of the short side before the crop, in pixels."""
+    return self.resize_size or round(max(self.shape) * RESIZE_RATIO)
+
+  def to_dict(self):
+    """A JSON-able dict that `from_dict` reads."""
+    values = dataclasses.asdict(self)
+    if isinstance(self.coefficients, Mapping):
+      values['coefficients'] = {k: [int(i) for i in v] for k, v in self.coefficients.items()}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+  @classmethod
+  def from_dict(cls, values):
+    """The inverse of `to_dict`.
+
+    Raises:
+      ValueError: a key that this version does not know.
+    """
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+      raise ValueError(f'unknown preprocessing keys {unknown}; known are {sorted(known)}')
+    return cls(**values)
+
+
+def _resized_shape(height, width, preprocessing):
+  """Size to which the whole image would be resized, never smaller than the crop."""
+  rows, columns = preprocessing.shape
+  short = preprocessing.short_side
+  if height <= width:
+    resized = short, int(short * width / height)
+  else:
+    resized = int(short * height / width), short
+  if resized[0] < rows or resized[1] < columns:
+    factor = max(rows / height, columns / width)
+    resized = max(rows, round(height * factor)), max(columns, round(width * factor))
+  return resized
+
+
+def resize_and_crop(image, resized, shape):
+  """The centre `shape` of `image` resized to `resized`, with Pillow's antialiased bilinear filter.
+
+  Only the pixels of the crop are computed, so the result equals resizing the whole image first.
+
+  Args:
+    image: uint8 `[H, W, 3]`.
+    resized: (height, width) of the whole image after resizing.
+    shape: (height, width) of the crop.
+  Returns:
+    uint8 `[*shape, 3]`.
+  """
+  height, width = image.shape[:2]
+  top = round((resized[0] - shape[0]) / 2)
+  left = round((resized[1] - shape[1]) / 2)
+  if (height, width) == tuple(resized):
+    return np.ascontiguousarray(image[top:top + shape[0], left:left + shape[1]])
+  down, right = height / resized[0], width / resized[1]
+  box = (left * right, top * down, min(width, (left + shape[1]) * right),
+         min(height, (top + shape[0]) * down))
+  return np.asarray(Image.fromarray(image).resize(shape[::-1], Image.Resampling.BILINEAR, box=box))
+
+
+def evaluation_transform(image, preprocessing):
+  """Resizes the short side and takes the centre crop, as torchvision's Resize and CenterCrop.
+
+  The filter is Pillow's bilinear one, which averages when it shrinks. An image whose short side
+  would be below the crop is enlarged until it covers it.
+
+  Args:
+    image: uint8 RGB `[H, W, 3]`.
+    preprocessing: a `Preprocessing`.
+  Returns:
+    uint8 RGB `[h, w, 3]` of `preprocessing.image_size`, whatever the representation.
+  """
+  image = np.asarray(image)
+  if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or not image.size:
+    raise ValueError(f'expected uint8 RGB [H, W, 3]; got {image.dtype} {list(image.shape)}. '
+                     'decode_image gives such an array')
+  resized = _resized_shape(*image.shape[:2], preprocessing)
+  return resize_and_crop(image, resized, preprocessing.shape)
+
+
+def device_transform(preprocessing, dtype='float32'):
+  """Returns a pure function from a batch of host data to the model's input.
+
+  It accepts what the input pipeline sends: uint8 RGB `[N, H, W, 3]`; uint8 4:2:0 planes
+  `[N, 3H/2, W]` (`input_pipeline.planes`); int8 or int16 coefficients `[N, H/8, W/8, k]`. The
+  arithmetic is float32; only the result is cast.
+
+  Args:
+    preprocessing: a `Preprocessing`.
+    dtype: of the result.
+  Returns:
+    A function to `[N, H, W, 3]`, or `[N, H/8, W/8, k]` for representation 'dct'.
+  """
+  import jax.numpy as jnp
+
+  from fcajax import preprocess_device
+  return preprocess_device.transform(preprocessing, jnp.dtype(dtype))

@@ -1,0 +1,140 @@
+"""Image folders: `train/CLASS/*` and `val/CLASS/*`, or `CLASS/*` with a held-out share."""
+import os
+import pathlib
+
+import numpy as np
+from absl import logging
+
+from fcajax.images import SUFFIXES
+from input_pipeline.sources import Splits, stratified_split
+
+_LAYOUT = ('expected ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, or ROOT/CLASS/*.jpg; '
+           f'images end in {", ".join(SUFFIXES)}')
+
+
+class FolderSource:
+  """Image files below one directory.
+
+  Args:
+    root: the directory.
+    paths: relative to it, with '/' between the parts.
+    labels: integers `[N]`.
+  """
+
+  image_shape = None
+
+  def __init__(self, root, paths, labels):
+    self._root = str(root)
+    # A byte array, not a list: a worker process receives a copy, and a million strings are slow.
+    self._paths = np.array([os.fsencode(path) for path in paths], dtype=bytes)
+    self.labels = np.asarray(labels, np.int32)
+
+  def __len__(self):
+    return len(self.labels)
+
+  def name(self, index):
+    return os.fsdecode(self._paths[index])
+
+  def read(self, index):
+    """(bytes of the file, label)."""
+    with open(os.path.join(self._root, self.name(index)), 'rb') as file:
+      return file.read(), int(self.labels[index])
+
+
+def _directories(path):
+  return sorted(entry.name for entry in os.scandir(path)
+                if entry.is_dir() and not entry.name.startswith('.'))
+
+
+def _images(path):
+  """Files below `path` that are named like images, relative to it, sorted."""
+  found = []
+  for directory, folders, files in os.walk(path, followlinks=True):
+    folders[:] = sorted(name for name in folders if not name.startswith('.'))
+    relative = pathlib.PurePath(directory).relative_to(path)
+    found += [(relative / name).as_posix() for name in files
+              if name.lower().endswith(SUFFIXES) and not name.startswith('.')]
+  return sorted(found)
+
+
+def _scan(path, classes):
+  """(paths, labels) of the images of each class folder.
+
+  Raises:
+    ValueError: a class folder without images.
+  """
+  paths, labels, empty = [], [], []
+  for label, name in enumerate(classes):
+    files = _images(path / name)
+    if not files:
+      empty.append(name)
+    paths += [f'{name}/{file}' for file in files]
+    labels += [label] * len(files)
+  if len(empty) == len(classes):
+    raise ValueError(f"no images in '{path}'; {_LAYOUT}")
+  if empty:
+    raise ValueError(f"class folders without images in '{path}': {_few(empty)}; add images ending "
+                     f'in {", ".join(SUFFIXES)} or remove the folders')
+  return paths, labels
+
+
+def _few(names):
+  shown = ', '.join(names[:5])
+  return shown + (f' and {len(names) - 5} more' if len(names) > 5 else '')
+
+
+def _find_split(root, directories, name):
+  """The sub-folder of a split, or None."""
+  if name in directories:
+    return root / name
+  if name == 'validation':
+    return next((root / other for other in ('val', 'valid') if other in directories), None)
+  return None
+
+
+def load_splits(settings, seed):
+  """Opens `settings.root`; see the module.
+
+  Raises:
+    FileNotFoundError: no such directory.
+    ValueError: no images, an empty class folder, or classes that differ between the splits.
+  """
+  if not settings.root:
+    raise ValueError(f'data.root is empty; give --config.data.root=DIR, {_LAYOUT}')
+  root = pathlib.Path(settings.root).expanduser()
+  if not root.is_dir():
+    raise FileNotFoundError(f"data.root='{root}' is not a directory; {_LAYOUT}")
+  directories = _directories(root)
+  if not directories:
+    raise ValueError(f"no class folders in '{root}'; {_LAYOUT}")
+  train_root = _find_split(root, directories, settings.train_split)
+  evaluation_root = _find_split(root, directories, settings.eval_split)
+  if evaluation_root is not None and train_root is None:
+    raise ValueError(f"'{root}' has {evaluation_root.name}/ but no {settings.train_split}/; "
+                     f'{_LAYOUT}')
+  scanned = train_root or root
+  classes = _directories(scanned)
+  if not classes:
+    raise ValueError(f"no class folders in '{scanned}'; {_LAYOUT}")
+  if len(classes) < 2:
+    raise ValueError(f"'{scanned}' has the single class folder '{classes[0]}'; training needs at "
+                     f'least two; {_LAYOUT}')
+  paths, labels = _scan(scanned, classes)
+  if evaluation_root is None:
+    kept, held = stratified_split(labels, settings.validation_fraction, seed)
+    logging.info('%s has no %s folder: %d of %d images are held out by class (seed %d)',
+                 root, settings.eval_split, len(held), len(labels), seed)
+    labels = np.asarray(labels)
+    return Splits(FolderSource(scanned, [paths[i] for i in kept], labels[kept]),
+                  FolderSource(scanned, [paths[i] for i in held], labels[held]), classes)
+  other = _directories(evaluation_root)
+  if other != classes:
+    missing = sorted(set(classes) - set(other))
+    extra = sorted(set(other) - set(classes))
+    parts = [f'{evaluation_root.name}/ lacks {_few(missing)}' if missing else '',
+             f'{train_root.name}/ lacks {_few(extra)}' if extra else '']
+    raise ValueError(f"classes differ below '{root}': {'; '.join(filter(None, parts))}. Both must "
+                     'have the same class folders')
+  evaluation_paths, evaluation_labels = _scan(evaluation_root, classes)
+  return Splits(FolderSource(scanned, paths, labels),
+                FolderSource(evaluation_root, evaluation_paths, evaluation_labels), classes)
