@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm')
 
@@ -33,6 +33,7 @@ class JpegHeader:
     sequential: one interleaved scan in baseline or extended order, so that rows arrive in order.
     frame: byte offset of the frame header's marker.
     orientation: EXIF orientation 1..8.
+    adobe: written by Adobe's rules, which store CMYK inverted.
   """
   height: int
   width: int
@@ -40,6 +41,7 @@ class JpegHeader:
   sequential: bool
   frame: int
   orientation: int
+  adobe: bool
 
   @property
   def upright_shape(self):
@@ -52,7 +54,7 @@ def read_jpeg_header(data):
   """Walks the markers up to the first scan; None where `data` is no JPEG or lacks a frame."""
   if data[:2] != b'\xff\xd8':
     return None
-  position, end, frame, orientation = 2, len(data), None, 1
+  position, end, frame, orientation, adobe = 2, len(data), None, 1, False
   while position + 4 <= end and data[position] == 0xFF:
     marker = data[position + 1]
     if marker == 0xFF:  # fill byte
@@ -61,6 +63,8 @@ def read_jpeg_header(data):
     length = data[position + 2] << 8 | data[position + 3]
     if marker == 0xE1 and data[position + 4:position + 8] == b'Exif':
       orientation = _exif_orientation(data)
+    elif marker == 0xEE and data[position + 4:position + 9] == b'Adobe':
+      adobe = True
     elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
       frame = position
     elif marker == 0xDA:
@@ -71,7 +75,7 @@ def read_jpeg_header(data):
           height=data[frame + 5] << 8 | data[frame + 6],
           width=data[frame + 7] << 8 | data[frame + 8], components=components,
           sequential=data[frame + 1] in (0xC0, 0xC1) and data[position + 4] == components,
-          frame=frame, orientation=orientation)
+          frame=frame, orientation=orientation, adobe=adobe)
     position += 2 + length
   return None
 
@@ -121,11 +125,13 @@ def _to_rgb(image):
   return image.convert('RGB')
 
 
-def _decode_with_pillow(data):
+def _decode_with_pillow(data, header=None):
   try:
     with Image.open(io.BytesIO(data)) as image:
-      image = _to_rgb(ImageOps.exif_transpose(image))
-      return np.array(image)
+      image = ImageOps.exif_transpose(image)
+      if image.mode == 'CMYK' and header is not None and not header.adobe:
+        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's
+      return np.array(_to_rgb(image))
   except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError,
           AttributeError, OverflowError, MemoryError, Image.DecompressionBombError) as error:
     # Pillow's parsers answer damaged files with any of these.
@@ -169,9 +175,9 @@ def decode_image(source):
       pixels = simplejpeg.decode_jpeg(data)
     except ValueError:
       # Strict decoding refuses harmless oddities too; Pillow refuses only what is missing.
-      return _decode_with_pillow(data)
+      return _decode_with_pillow(data, header)
     return np.ascontiguousarray(_upright(pixels, header.orientation))
-  return _decode_with_pillow(data)
+  return _decode_with_pillow(data, header)
 
 
 def decode_region(data, choose):
@@ -192,7 +198,7 @@ def decode_region(data, choose):
   """
   header = read_jpeg_header(data)
   if header is None or header.components not in (1, 3):
-    pixels = _decode_with_pillow(data)
+    pixels = _decode_with_pillow(data, header)
     return pixels, choose(pixels.shape[:2])[0]
   height, width = header.upright_shape
   (top, left, rows, columns), output = choose((height, width))
@@ -217,7 +223,7 @@ def decode_region(data, choose):
     pixels = simplejpeg.decode_jpeg(
         source, buffer=_buffer(kept * header.width * 3), strict=kept == header.height, **scale)
   except ValueError:
-    pixels = _decode_with_pillow(data)
+    pixels = _decode_with_pillow(data, header)
     if pixels.shape[:2] != (height, width):
       raise ImageError(f'the decoders disagree about its size: {height} x {width} and '
                        f'{pixels.shape[0]} x {pixels.shape[1]}') from None
