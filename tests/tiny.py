@@ -1,9 +1,9 @@
 """A small network and an in-memory pipeline for the tests of training."""
-import types
-
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+
+from fcajax import preprocess
 
 
 class TinyNet(nn.Module):
@@ -79,7 +79,8 @@ class TinyPipeline:
     self.num_train, self.num_evaluation, self.num_classes = num_train, num_evaluation, classes
     self.class_names = [f'class {i}' for i in range(classes)]
     self.device_augment = augment
-    self.preprocessing = TinyPreprocessing(size)
+    self.preprocessing = preprocess.Preprocessing(
+        image_size=size, resize_size=size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     self.iterators = []
 
   def train_iterator(self):
@@ -99,16 +100,6 @@ class TinyPipeline:
 
   def corrupt_files(self):
     return []
-
-
-class TinyPreprocessing(types.SimpleNamespace):
-  """Stands for `fcajax.preprocess.Preprocessing`."""
-
-  def __init__(self, size):
-    super().__init__(image_size=size, representation='rgb')
-
-  def to_dict(self):
-    return {'image_size': self.image_size, 'representation': 'rgb'}
 
 
 def normalize(images):

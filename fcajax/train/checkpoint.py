@@ -14,21 +14,24 @@ DIRECTORY = 'checkpoints'
 METADATA_FILE = 'metadata.json'
 
 
+# Orbax warns about every checkpoint without figures once it has to find the best.
+_NOT_EVALUATED = {'accuracy': -1.0}
+
+
 def _accuracy(metrics):
   return metrics['accuracy']
 
 
-def _manager(directory, *, keep=None, keep_best=True, read_only=False):
+def _manager(directory, *, keep=None, keep_best=True, create=True):
   rules = [policies.LatestN(n=keep)]
   if keep_best:
-    rules.append(policies.BestN(get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False))
+    rules.append(policies.BestN(get_metric_fn=_accuracy, n=1))
   return ocp.CheckpointManager(
       pathlib.Path(directory).absolute(),
       options=ocp.CheckpointManagerOptions(
           best_fn=_accuracy,
-          create=not read_only,
-          read_only=read_only,
-          cleanup_tmp_directories=not read_only,
+          create=create,
+          cleanup_tmp_directories=create,
           preservation_policy=policies.AnyPreservationPolicy(rules)),
       item_handlers={
           'state': ocp.PyTreeCheckpointHandler(),
@@ -95,7 +98,7 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(_as_dict(state)),
             run=ocp.args.JsonSave({'figures': run, 'iterators': _from_all_processes(iterator)}),
             metadata=ocp.args.JsonSave(metadata)),
-        metrics=None if metrics is None else {k: float(v) for k, v in metrics.items()},
+        metrics={k: float(v) for k, v in (metrics or _NOT_EVALUATED).items()},
         force=True)
 
   def wait(self):
@@ -134,7 +137,7 @@ def _from_all_processes(text):
   """The texts of all processes in their order; a collective call where there are several."""
   if jax.process_count() == 1:
     return [text]
-  from jax.experimental import multihost_utils  # noqa: PLC0415
+  from jax.experimental import multihost_utils
   data = np.frombuffer(text.encode(), np.uint8)
   sizes = multihost_utils.process_allgather(np.array([data.size]))
   padded = np.zeros(int(sizes.max()), np.uint8)
@@ -214,13 +217,14 @@ def restore_variables(workdir, step='best'):
   directory = pathlib.Path(workdir) / DIRECTORY
   if not directory.is_dir():
     raise UserError(f'{workdir} holds no checkpoints: there is no {DIRECTORY}/ in it')
-  with _manager(directory, read_only=True) as manager:
+  with _manager(directory, create=False) as manager:
     steps = manager.all_steps()
     if not steps:
       raise UserError(f'{directory} holds no finished checkpoint')
     if step == 'best':
-      best = manager.best_step()
-      step = manager.latest_step() if best is None else best
+      step = manager.best_step()
+      if step is None or manager.metrics(step) == _NOT_EVALUATED:
+        step = manager.latest_step()
     elif step == 'latest':
       step = manager.latest_step()
     if step not in steps:

@@ -93,10 +93,10 @@ class ShardMap:
     return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree),
                    out_shardings=self.state_sharding(state))(placed)
 
-  def initialize(self, function):
-    """Runs `function() -> state` as one program whose result lies where the step wants it."""
+  def initializer(self, function):
+    """Compiles `function() -> tree` so that the result lies where the step wants it."""
     shardings = self.state_sharding(jax.eval_shape(function))
-    return jax.jit(function, out_shardings=shardings)()
+    return jax.jit(function, out_shardings=shardings)
 
   def place_batch(self, batch):
     """Puts a process-local batch on this process's devices, as one global batch."""
@@ -187,8 +187,11 @@ class Pmap(ShardMap):
     placed = jax.tree.map(place, state)
     return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)(placed)
 
-  def initialize(self, function):
-    return self.place_state(jax.device_get(jax.jit(function)()))
+  def initializer(self, function):
+    count = len(self._local_devices)
+    def copies():
+      return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), function())
+    return jax.jit(copies, out_shardings=self._local_sharding())
 
   def place_batch(self, batch):
     count = len(self._local_devices)

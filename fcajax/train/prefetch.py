@@ -37,7 +37,7 @@ class Prefetcher:
         if not self._put((place(batch), state)):
           return
       self._put(_END)
-    except Exception as error:  # noqa: BLE001 - every error belongs to the consumer
+    except Exception as error:
       self._put(error)
 
   def _put(self, item):

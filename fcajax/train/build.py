@@ -1,0 +1,145 @@
+"""From a config to the parts of a run: checks, model, steps, weights to start from."""
+import difflib
+import inspect
+import pathlib
+
+import flax
+import jax
+import numpy as np
+
+from fcajax.train import checkpoint, optimizer, parallel
+from fcajax.train.errors import UserError
+
+DTYPES = ('float32', 'bfloat16')
+
+
+def model_overrides(config):
+  """The arguments of `create_model` that `config.model` sets (None = the model's default)."""
+  values = config.model.to_dict()
+  return {key: value for key, value in values.items() if key != 'name' and value is not None}
+
+
+def check_config(config):
+  """Checks what can be checked before any data or device is touched.
+
+  Raises:
+    UserError, ValueError: a value that cannot work, with the allowed ones.
+  """
+  if config.dtype not in DTYPES:
+    raise UserError(f'config.dtype={config.dtype!r}; use one of {DTYPES}')
+  if config.parallelism not in parallel.NAMES:
+    raise UserError(f'config.parallelism={config.parallelism!r}; use one of {parallel.NAMES}')
+  for key in ('batch_size', 'eval_batch_size', 'log_every_steps'):
+    if config[key] < 1:
+      raise UserError(f'config.{key}={config[key]} must be at least 1')
+  if config.optimizer.accumulate_steps < 1:
+    raise UserError(
+        f'config.optimizer.accumulate_steps={config.optimizer.accumulate_steps} must be at '
+        'least 1')
+  if config.num_steps <= 0 and config.num_epochs <= 0:
+    raise UserError('set config.num_epochs or config.num_steps above 0')
+  if config.eval_every_epochs <= 0:
+    raise UserError(f'config.eval_every_epochs={config.eval_every_epochs} must be above 0')
+  for key in ('ema_decay', 'label_smoothing'):
+    if not 0 <= config[key] < 1:
+      raise UserError(f'config.{key}={config[key]} must be at least 0 and below 1')
+  optimizer.make_optimizer(config.optimizer, config.freeze)
+  optimizer.frozen_mask({}, config.freeze)
+  if config.optimizer.schedule not in optimizer.SCHEDULES:
+    raise UserError(
+        f'config.optimizer.schedule={config.optimizer.schedule!r}; use one of '
+        f'{optimizer.SCHEDULES}')
+  create_model(config, num_classes=2)
+
+
+def create_model(config, num_classes):
+  """The network of `config.model`; its errors name near matches."""
+  from fcajax.models.registry import create_model as create
+  return create(config.model.name, num_classes=num_classes, **model_overrides(config))
+
+
+def adapt_model(model, config, strategy):
+  """The model with the run's compute dtype and batch-norm axis, as far as it has these fields."""
+  from fcajax.ops.fourier import implementation_for
+  fields = {
+      'dtype': None if config.dtype == 'float32' else jax.numpy.dtype(config.dtype),
+      'axis_name': strategy.norm_axis if config.sync_batch_norm else None,
+  }
+  if hasattr(model, 'fourier_implementation'):
+    fields['fourier_implementation'] = implementation_for(
+        config.parallelism, model.fourier_implementation)
+  return model.clone(**{key: value for key, value in fields.items() if hasattr(model, key)})
+
+
+def total_steps(config, steps_per_epoch):
+  """The number of updates of the whole run."""
+  return config.num_steps or max(1, round(config.num_epochs * steps_per_epoch))
+
+
+def load_weights(path):
+  """{'params', 'batch_stats'} of a work directory or a safetensors file, as NumPy."""
+  if pathlib.Path(path).is_dir():
+    return checkpoint.restore_variables(path)
+  if not pathlib.Path(path).is_file():
+    raise UserError(
+        f'config.init_from={path} does not exist; give a work directory or a .safetensors file')
+  from fcajax.weights import load_model
+  return load_model(path)[1]
+
+
+def merge_weights(fresh, loaded, source):
+  """Puts loaded weights into a fresh state's trees.
+
+  Arrays of the head (everything below 'head') whose shape differs, as another number of classes
+  makes it, stay fresh.
+
+  Args:
+    fresh: {'params', 'batch_stats'} of arrays.
+    loaded: the same of another run or file.
+    source: its name, for the error.
+
+  Returns:
+    (the merged trees, paths that stayed fresh).
+
+  Raises:
+    UserError: arrays are missing, left over, or of another shape.
+  """
+  flatten = flax.traverse_util.flatten_dict
+  fresh, loaded = flatten(fresh, sep='/'), flatten(loaded, sep='/')
+  merged, kept, problems = {}, [], []
+  for name, value in fresh.items():
+    if name in loaded and loaded[name].shape == value.shape:
+      merged[name] = np.asarray(loaded[name], value.dtype)
+      continue
+    if '/head/' in f'/{name}':
+      merged[name] = value
+      kept.append(name)
+    elif name in loaded:
+      problems.append(f'  {name} is {loaded[name].shape} there and {value.shape} here')
+    else:
+      problems.append(f'  {name} is missing there')
+  problems += [
+      f'  {name} has no place here'
+      for name in loaded if name not in fresh and '/head/' not in f'/{name}']
+  if problems:
+    more = [f'  and {len(problems) - 10} more'] if len(problems) > 10 else []
+    raise UserError(
+        f'config.init_from={source} does not fit config.model:\n' +
+        '\n'.join(problems[:10] + more))
+  return flax.traverse_util.unflatten_dict(merged, sep='/'), kept
+
+
+def near_matches(word, known):
+  """'; did you mean a, b?' or ''."""
+  near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+  return f'; did you mean {", ".join(near)}?' if near else ''
+
+
+def model_description(config, model, num_classes):
+  """What `metadata.json` says about the model."""
+  if model is None:
+    return {
+        'name': config.model.name, 'num_classes': num_classes, 'overrides': model_overrides(config)
+    }
+  return {'name': f'{inspect.getmodule(type(model)).__name__}:{type(model).__name__}',
+          'num_classes': num_classes, 'overrides': {}}

@@ -1,0 +1,37 @@
+"""SIGTERM and Ctrl-C as a request that the loop honours between two steps."""
+import signal
+import threading
+
+
+class StopRequest:
+  """Context manager: the first SIGTERM or SIGINT is remembered, a second Ctrl-C interrupts.
+
+  Attributes:
+    name: 'SIGTERM' or 'SIGINT' once one has come, else None.
+    signum: its number, else None.
+  """
+
+  def __init__(self):
+    self.signum = None
+    self._previous = {}
+
+  @property
+  def name(self):
+    return None if self.signum is None else signal.Signals(self.signum).name
+
+  def __enter__(self):
+    # Python delivers signals to the main thread alone; elsewhere the caller's handling stays.
+    if threading.current_thread() is threading.main_thread():
+      for signum in (signal.SIGTERM, signal.SIGINT):
+        self._previous[signum] = signal.signal(signum, self._handle)
+    return self
+
+  def __exit__(self, *unused):
+    for signum, handler in self._previous.items():
+      signal.signal(signum, handler)
+
+  def _handle(self, signum, frame):
+    del frame
+    if self.signum is not None and signum == signal.SIGINT:
+      raise KeyboardInterrupt
+    self.signum = signum

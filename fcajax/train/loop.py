@@ -1,0 +1,395 @@
+"""The training loop."""
+import contextlib
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from fcajax.train import (
+  build,
+  checkpoint,
+  engine,
+  figures,
+  optimizer,
+  parallel,
+  progress,
+  samples,
+  state,
+  workdir,
+  writers,
+)
+from fcajax.train.errors import TrainingDiverged, UserError
+from fcajax.train.interrupt import StopRequest
+from fcajax.train.prefetch import Prefetcher
+
+
+def train(config, directory, data, *, model=None, resume_with_changes=False, stream=None):
+  """Trains a model, or continues where the work directory stopped.
+
+  1. The config is checked; the directory is created, tried and claimed for this config.
+  2. A finished run returns its summary.
+  3. The state comes from the newest checkpoint (with the data's position), else from
+     `config.init_from`, else from the seed.
+  4. Steps run with donated buffers and figures that add up on the devices; the host waits for
+     them only where it writes figures, evaluates or saves.
+  5. An evaluation comes every `eval_every_epochs` and at the end; a checkpoint every
+     `checkpoint.every_epochs` (or `every_steps`), after the best evaluation so far, at the end,
+     and when SIGTERM or Ctrl-C asks to stop. Nothing is saved from a state after a loss or a
+     gradient that was not finite.
+
+  Args:
+    config: see `configs/common.py`.
+    directory: the work directory.
+    data: see `input_pipeline.create`.
+    model: a Linen module in place of `config.model`.
+    resume_with_changes: go on although the directory holds a run of another config.
+    stream: where to print; None is standard output.
+
+  Returns:
+    The content of `summary.json`.
+
+  Raises:
+    UserError: what the user gave cannot work.
+    TrainingDiverged: a loss or gradient was not finite; the last checkpoint before it is kept.
+  """
+  if model is None:
+    build.check_config(config)
+  run = _Run(config, pathlib.Path(directory), data, model, resume_with_changes, stream)
+  if run.finished_summary is not None:
+    return run.finished_summary
+  with contextlib.ExitStack() as stack:
+    return run.train(stack)
+
+
+class _Meter:
+  """Images, seconds and seconds without data: of the interval, and of the whole session."""
+
+  def __init__(self):
+    self.images = self.seconds = self.wait = 0.0
+    self.rate = self.wait_fraction = 0.0
+    self._started = None
+    self._interval_images = 0
+
+  def start(self, wait):
+    self._started, self._wait = time.perf_counter(), wait
+
+  def add(self, images):
+    self._interval_images += images
+
+  def stop(self, wait):
+    """Ends an interval; the devices must have finished its work."""
+    seconds = max(time.perf_counter() - self._started, 1e-9)
+    waited = min(wait - self._wait, seconds)
+    self.rate, self.wait_fraction = self._interval_images / seconds, waited / seconds
+    self.images += self._interval_images
+    self.seconds += seconds
+    self.wait += waited
+    self._interval_images = 0
+
+
+class _Run:
+  """One call of `train`."""
+
+  def __init__(self, config, directory, data, model, resume_with_changes, stream):
+    self.config, self.directory, self.data = config, directory, data
+    self.first = jax.process_index() == 0
+    self.strategy = parallel.create(
+        config.parallelism, fsdp=config.fsdp, sync_batch_norm=config.sync_batch_norm)
+    devices = self.strategy.device_count
+    parallel.check_batch_size(
+        'batch_size', config.batch_size, devices, config.optimizer.accumulate_steps)
+    parallel.check_batch_size('eval_batch_size', config.eval_batch_size, devices)
+    if data.num_train < config.batch_size:
+      raise UserError(
+          f'config.batch_size={config.batch_size} is more than the {data.num_train} training '
+          'images; use a smaller batch')
+    self.steps_per_epoch = data.num_train // config.batch_size
+    self.total_steps = build.total_steps(config, self.steps_per_epoch)
+    self.eval_every = max(1, round(config.eval_every_epochs * self.steps_per_epoch))
+    self.save_every = config.checkpoint.every_steps or max(
+        1, round(config.checkpoint.every_epochs * self.steps_per_epoch))
+    self.progress = progress.Progress(
+        total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch,
+        every=config.log_every_steps, stream=stream, quiet=not self.first)
+    self.meter = _Meter()
+
+    resolved = workdir.plain(config)
+    changes = []
+    if self.first:
+      workdir.prepare(directory)
+      changes = workdir.claim(directory, resolved, allow_changes=resume_with_changes)
+    _barrier('claimed')
+    self.finished_summary = self._finished(changes)
+    if self.finished_summary is not None:
+      return
+    if changes:
+      self.progress.line('the config has changed since this run began:\n' + '\n'.join(changes))
+    self._build(model)
+
+  def _finished(self, changes):
+    summary = workdir.read_summary(self.directory)
+    if not summary.get('finished') or changes:
+      return None
+    self.progress.line(
+        f'the run in {self.directory} is finished: {summary["steps"]} steps, top-1 '
+        f'{summary["accuracy"]:.2%}; nothing to do')
+    return summary
+
+  def _build(self, model):
+    from fcajax.preprocess import device_transform
+    config, data = self.config, self.data
+    self.metadata = workdir.plain({
+        'model': build.model_description(config, model, data.num_classes),
+        'class_names': list(data.class_names),
+        'preprocessing': data.preprocessing.to_dict(),
+    })
+    if model is None:
+      model = build.create_model(config, data.num_classes)
+    schedule = optimizer.make_schedule(
+        config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps,
+        batch_size=config.batch_size)
+    self.engine = engine.Engine(
+        build.adapt_model(model, config, self.strategy), self.strategy,
+        optimizer.make_optimizer(config.optimizer, config.freeze), schedule,
+        transform=device_transform(data.preprocessing, config.dtype),
+        image_shape=(*data.preprocessing.shape, 3),
+        total_steps=self.total_steps, seed=config.seed, ema_decay=config.ema_decay,
+        augment=data.device_augment, label_smoothing=config.label_smoothing,
+        accumulate_steps=config.optimizer.accumulate_steps, freeze=config.freeze)
+    self.parameters = state.parameter_count(self.engine.state_shapes.params)
+
+  def _restore_or_initialize(self, checkpoints, iterator):
+    """Returns (state, step); sets the figures of the run so far and the data's position."""
+    self.figures = {'best': None, 'seconds': 0.0}
+    latest = checkpoints.latest_step()
+    if latest is not None:
+      values, position, self.figures = checkpoints.restore(latest, self.engine.state_shapes)
+      iterator.set_state(json.loads(position))
+      self.progress.line(f'resuming {self.directory} after step {latest}/{self.total_steps}')
+      return self.strategy.place_state(values), latest
+    current = self.engine.initialize()
+    if self.config.init_from:
+      current = self._start_from(current, self.config.init_from)
+    return current, 0
+
+  def _start_from(self, current, source):
+    host = jax.device_get(self.strategy.state_to_save(current))
+    loaded = build.load_weights(source)
+    merged, kept = build.merge_weights(
+        {'params': host.params, 'batch_stats': host.batch_stats}, loaded, source)
+    self.progress.line(
+        f'weights from {source}' + (f'; new: {", ".join(kept)}' if kept else ''))
+    params = merged['params']
+    host = host.replace(
+        params=params, batch_stats=merged.get('batch_stats', {}),
+        ema=None if host.ema is None else params)
+    return self.strategy.place_state(host)
+
+  def train(self, stack):
+    config, started = self.config, time.perf_counter()
+    checkpoints = stack.enter_context(checkpoint.Checkpoints(
+        self.directory, keep=config.checkpoint.keep, keep_best=config.checkpoint.keep_best))
+    self.checkpoints = checkpoints
+    iterator = stack.enter_context(contextlib.closing(self.data.train_iterator()))
+    current, step = self._restore_or_initialize(checkpoints, iterator)
+    if self.first:
+      size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.engine.state_shapes))
+      workdir.check_space(self.directory, size, 2)
+      workdir.write_json(self.directory / checkpoint.METADATA_FILE, self.metadata)
+      workdir.write_json(
+          self.directory / workdir.SUMMARY_FILE, {'finished': False, 'step': step})
+      self.writer = stack.enter_context(
+          contextlib.closing(writers.MetricWriter(self.directory, step)))
+    self._introduce()
+
+    evaluated = None
+    if step < self.total_steps:
+      stop = stack.enter_context(StopRequest())
+      current, step, evaluated = self._steps(stack, stop, current, step, iterator)
+      if step < self.total_steps:
+        self.progress.line(
+            f'stopped by {stop.name} after step {step}/{self.total_steps}; a checkpoint is '
+            'saved, and the same command goes on from it')
+        return self._summary(step, evaluated, started) | {'stopped_by': stop.signum}
+    if evaluated is None:
+      evaluated = self._evaluate(current, step)
+    checkpoints.wait()
+    return self._finish(step, evaluated, started)
+
+  def _introduce(self):
+    data, config = self.data, self.config
+    devices = self.strategy.mesh.devices.flat
+    self.progress.line(
+        f'{self.metadata["model"]["name"]}: {self.parameters:,} parameters, '
+        f'{data.num_train:,} training and {data.num_evaluation:,} evaluation images of '
+        f'{data.num_classes} classes\n'
+        f'{self.total_steps:,} steps of {config.batch_size} images '
+        f'({self.total_steps / self.steps_per_epoch:.4g} epochs), {config.dtype}, '
+        f'{config.parallelism} on {len(devices)} x {devices[0].device_kind}\n'
+        f'work directory {self.directory}; compiling the first step')
+
+  def _steps(self, stack, stop, current, step, iterator):
+    """Runs until the end or a stop; returns (state, step, figures of the evaluation there)."""
+    batches = stack.enter_context(contextlib.closing(Prefetcher(
+        iterator, self.strategy.place_batch, get_state=iterator.get_state)))
+    totals = self.engine.new_train_totals()
+    first, busy, evaluated = True, None, None
+    position = None
+    while step < self.total_steps:
+      batch, position = batches.get(busy)
+      current, totals = self.engine.train(current, totals, batch)
+      busy = totals['loss'].count
+      step += 1
+      self.progress.tick(step)
+      self.meter.add(self.config.batch_size)
+      final = step == self.total_steps
+      evaluation_due = final or step % self.eval_every == 0
+      log_due = first or evaluation_due or step % self.config.log_every_steps == 0
+      stopping = self._stopping(stop, log_due)
+      save_due = final or stopping or step % self.save_every == 0
+      evaluated = None
+      if log_due or save_due:
+        self._write_training(step, totals, batches, first)
+        totals = self.engine.new_train_totals()
+        first = False
+      if evaluation_due:
+        evaluated = self._evaluate(current, step)
+      best = evaluated is not None and self._is_best(evaluated, step)
+      if save_due or best:
+        self._save(step, current, position, evaluated)
+      if log_due or save_due:
+        self.meter.start(batches.wait_seconds)
+      if stopping:
+        break
+    self.checkpoints.wait()
+    return current, step, evaluated
+
+  def _stopping(self, stop, log_due):
+    if jax.process_count() == 1:
+      return stop.signum is not None
+    if not log_due:
+      return False
+    from jax.experimental import multihost_utils
+    requested = multihost_utils.process_allgather(np.array([stop.signum or 0]))
+    stop.signum = int(requested.max()) or None
+    return stop.signum is not None
+
+  def _write_training(self, step, totals, batches, first):
+    values = self.engine.fetch(totals)
+    if first:
+      # The first step's time is the compilation's.
+      self.meter = _Meter()
+    else:
+      self.meter.stop(batches.wait_seconds)
+    bad = values.pop('not_finite')
+    rate = float(self.engine.schedule(step - 1))
+    if bad is not None:
+      self._diverged(bad, rate)
+    if not self.first:
+      return
+    epoch = step / self.steps_per_epoch
+    values |= {'learning_rate': rate}
+    if not first:
+      values |= {
+          'images_per_second': self.meter.rate, 'data_wait_fraction': self.meter.wait_fraction}
+    self.writer.write(step=step, epoch=epoch, split='train', values=values)
+    if first:
+      self.progress.line(f'compiled in {self.engine.compile_seconds:.1f}s')
+      return
+    seconds_left = (self.total_steps - step) * self.config.batch_size / self.meter.rate
+    self.progress.train(
+        step, values, images_per_second=self.meter.rate, seconds_left=seconds_left,
+        wait_fraction=self.meter.wait_fraction)
+
+  def _diverged(self, step, rate):
+    self.checkpoints.wait()
+    latest = self.checkpoints.latest_step()
+    kept = (
+        f'the checkpoint of step {latest} in {self.directory} is kept' if latest is not None
+        else 'no checkpoint had been saved')
+    raise TrainingDiverged(step, (
+        f'the loss or its gradient was not finite at step {step} (learning rate {rate:.3g}); '
+        f'{kept}. Lower config.optimizer.learning_rate, lengthen its warmup_epochs or set '
+        'clip_norm, and go on with --resume_with_changes'))
+
+  def _evaluate(self, current, step):
+    start = time.perf_counter()
+    compiled = self.engine.compile_seconds
+    self.samples = samples.Samples(self.data, collect=self.first and step == self.total_steps)
+    variables = current.variables()
+    totals = self.engine.new_eval_totals()
+    with contextlib.closing(Prefetcher(
+        self.samples.watch(self.data.evaluation_batches()), self.strategy.place_batch)) as batches:
+      for batch, _ in batches:
+        totals, rows = self.engine.evaluate(variables, totals, batch)
+        self.samples.add(rows, self.strategy)
+    values = self.engine.fetch(totals)
+    seconds = time.perf_counter() - start - (self.engine.compile_seconds - compiled)
+    best = self.figures['best'] is None or values['accuracy'] >= self.figures['best']['accuracy']
+    if self.first:
+      self.writer.write(
+          step=step, epoch=step / self.steps_per_epoch, split='evaluation', values=values)
+    self.progress.evaluation(step, values, seconds=seconds, best=best)
+    return values
+
+  def _is_best(self, values, step):
+    best = self.figures['best']
+    if best is not None and values['accuracy'] < best['accuracy']:
+      return False
+    self.figures['best'] = {
+        'step': step, 'epoch': round(step / self.steps_per_epoch, 4), **values}
+    return True
+
+  def _save(self, step, current, position, evaluated):
+    self.checkpoints.save(
+        step, self.strategy.state_to_save(current), iterator=position, run=self.figures,
+        metadata=self.metadata, metrics=evaluated)
+
+  def _summary(self, step, evaluated, started):
+    corrupt = list(self.data.corrupt_files())
+    meter = self.meter
+    return workdir.plain({
+        'finished': step == self.total_steps,
+        'model': self.metadata['model']['name'],
+        'parameters': self.parameters,
+        'step': step,
+        'steps': self.total_steps,
+        'epochs': round(step / self.steps_per_epoch, 4),
+        **(evaluated or {}),
+        'best': self.figures['best'],
+        'images_per_second': round(meter.images / meter.seconds, 2) if meter.seconds else None,
+        'data_wait_fraction': round(meter.wait / meter.seconds, 4) if meter.seconds else None,
+        'compile_seconds': round(self.engine.compile_seconds, 2),
+        'seconds': round(time.perf_counter() - started, 2),
+        'batch_size': self.config.batch_size,
+        'devices': self.strategy.device_count,
+        'device_kind': self.strategy.mesh.devices.flat[0].device_kind,
+        'training_images': self.data.num_train,
+        'evaluation_images': self.data.num_evaluation,
+        'corrupt_files': {'count': len(corrupt), 'names': corrupt[:100]},
+    })
+
+  def _finish(self, step, evaluated, started):
+    if self.first:
+      figures.learning_curves(self.directory)
+      self.samples.write(self.directory)
+      for name in ('learning_curves', 'predictions'):
+        path = self.directory / f'{name}.png'
+        if path.is_file():
+          self.writer.image(step=step, tag=name, path=path)
+    summary = self._summary(step, evaluated, started)
+    if self.first:
+      workdir.write_json(self.directory / workdir.SUMMARY_FILE, summary)
+    self.progress.line(
+        f'finished {step} steps in {progress.duration(summary["seconds"])}: top-1 '
+        f'{summary["accuracy"]:.2%}, best {summary["best"]["accuracy"]:.2%} at step '
+        f'{summary["best"]["step"]}')
+    return summary
+
+
+def _barrier(name):
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+    multihost_utils.sync_global_devices(name)
