@@ -1,4 +1,5 @@
 """CBAM: channel attention from averages and maxima, then spatial attention."""
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,6 @@ class ConvolutionalBlockAttention(nn.Module):
     kernel_size: of the spatial convolution, odd.
     norm: a factory called `norm(name=...)`, the result called `(x, train=train)`; None is
       `BatchNorm`.
-    axis_name: device axis over which `BatchNorm` takes its statistics.
     dtype: compute dtype and that of the result; None is the input's.
 
   Parameters: `reduce`, `expand` (dense), `spatial_conv/kernel` `[k, k, 2, 1]`, `spatial_norm`.
@@ -37,7 +37,6 @@ class ConvolutionalBlockAttention(nn.Module):
   use_bias: bool = False
   kernel_size: int = 7
   norm: Callable | None = None
-  axis_name: Any = None
   dtype: Any = None
   param_dtype: Any = jnp.float32
   kernel_init: Callable = torch_init
@@ -45,8 +44,8 @@ class ConvolutionalBlockAttention(nn.Module):
   @nn.compact
   def __call__(self, x, train=False):
     if self.kernel_size % 2 == 0:
-      raise ValueError(f'kernel_size={self.kernel_size} must be odd, so that the spatial gate '
-                       'keeps the input\'s size')
+      raise ValueError(f'kernel_size={self.kernel_size} must be odd, so that the map '
+                       'keeps its size')
     x = x if self.dtype is None else x.astype(self.dtype)
     peak = jnp.max(x, axis=(-3, -2)).astype(jnp.float32)
     # One call for both, so that the two share the dense layers.
@@ -60,10 +59,7 @@ class ConvolutionalBlockAttention(nn.Module):
                       jnp.mean(x, axis=-1, dtype=jnp.float32)], axis=-1).astype(x.dtype)
     maps = Conv(1, self.kernel_size, dtype=x.dtype, param_dtype=self.param_dtype,
                 name='spatial_conv')(maps)
-    if self.norm is None:
-      norm = BatchNorm(dtype=x.dtype, axis_name=self.axis_name, name='spatial_norm')
-    else:
-      norm = self.norm(name='spatial_norm')
+    norm = (self.norm or functools.partial(BatchNorm, dtype=x.dtype))(name='spatial_norm')
     gate = nn.sigmoid(norm(maps, train=train))
     self.sow('intermediates', 'spatial_gate', gate)
     return x * gate.astype(x.dtype)

@@ -44,6 +44,8 @@ class GlobalContext(nn.Module):
     mask = jax.nn.softmax(mask.astype(jnp.float32), axis=(-3, -2))
     z = jnp.sum(x.astype(jnp.float32) * mask, axis=(-3, -2))
     z = dense(width, True, self.param_dtype, self.kernel_init, 'reduce')(z)
-    z = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, param_dtype=self.param_dtype, name='norm')(z)
+    # Few values with one large mean: E[z^2] - E[z]^2 would cancel in float32.
+    z = nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32, param_dtype=self.param_dtype,
+                     use_fast_variance=False, name='norm')(z)
     z = dense(channels, True, self.param_dtype, nn.initializers.zeros_init(), 'expand')(nn.relu(z))
     return x + z[..., None, None, :].astype(x.dtype)
