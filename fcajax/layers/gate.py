@@ -93,6 +93,7 @@ class FrequencyGate(nn.Module):
     if self.penalty_reduction not in PENALTY_REDUCTIONS:
       raise ValueError(f'penalty_reduction={self.penalty_reduction!r} is unknown; '
                        f'use one of {PENALTY_REDUCTIONS}')
+    x = jnp.asarray(x)
     temperature = annealed(self.temperature, progress)
     logits = self._logits(x, train)
     margin = logits[..., 1] - logits[..., 0]
@@ -102,7 +103,7 @@ class FrequencyGate(nn.Module):
     gate = (margin > 0).astype(jnp.float32)
     if train:
       soft = jax.nn.sigmoid(margin / temperature)
-      gate = gate + soft - jax.lax.stop_gradient(soft)
+      gate = gate + (soft - jax.lax.stop_gradient(soft))
       reduce = jnp.sum if self.penalty_reduction == 'sum' else jnp.mean
       self.sow('losses', 'gate', self.penalty * reduce(gate, axis=-1).mean())
     self.sow('intermediates', 'open', gate)

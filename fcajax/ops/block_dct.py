@@ -11,21 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcajax.ops.dct import dct_basis
+
 _HIGHEST = jax.lax.Precision.HIGHEST  # a GPU's TF32 would keep ten mantissa bits
 METHODS = ('auto', 'separable', 'matmul', 'conv')
 
 
-@functools.cache
-def dct_matrix(size):
-  """The orthonormal DCT-II as a float64 matrix `[frequency, position]`.
-
-  `D[u, i] = sqrt((1 if u == 0 else 2) / size) cos(pi u (i + 1/2) / size)`, so `D @ D.T == I`.
-  """
-  u, i = np.mgrid[:size, :size]
-  basis = np.sqrt(2 / size) * np.cos(np.pi * u * (i + 0.5) / size)
-  basis[0] /= np.sqrt(2)
-  basis.setflags(write=False)
-  return basis
+def _basis(block):
+  """The DCT-II as `[frequency, position]`, float64."""
+  return dct_basis(block, dtype=np.float64).T
 
 
 def _check_blocks(height, width, block):
@@ -69,7 +63,7 @@ def _checked_indices(indices, channels, block):
 def _separable(x, block):
   """Rows then columns: 2 x `block` multiplications a coefficient."""
   n, height, width, channels = x.shape
-  basis = jnp.asarray(dct_matrix(block), jnp.float32)
+  basis = _basis(block).astype(np.float32)
   x = x.reshape(n, height // block, block, width // block, block, channels)
   x = jnp.einsum('nhiwjc,vj->nhiwcv', x, basis, precision=_HIGHEST)
   x = jnp.einsum('nhiwcv,ui->nhwcuv', x, basis, precision=_HIGHEST)
@@ -78,7 +72,7 @@ def _separable(x, block):
 
 def _filters(indices, block):
   """The chosen two-dimensional basis images, float32 `[block, block, len(indices)]`."""
-  basis = dct_matrix(block)
+  basis = _basis(block)
   u, v = np.divmod(np.asarray(indices, int), block)
   return np.einsum('ki,kj->ijk', basis[u], basis[v]).astype(np.float32)
 
@@ -165,7 +159,7 @@ def block_idct(coefficients, block=8, level_shift=128.0):
                      f'all {block * block} coefficients of each component')
   x = jnp.asarray(coefficients).astype(jnp.float32)
   x = x.reshape(n, rows, columns, width // (block * block), block, block)
-  basis = jnp.asarray(dct_matrix(block), jnp.float32)
+  basis = _basis(block).astype(np.float32)
   x = jnp.einsum('nhwcuv,ui->nhiwcv', x, basis, precision=_HIGHEST)
   x = jnp.einsum('nhiwcv,vj->nhiwjc', x, basis, precision=_HIGHEST)
   return x.reshape(n, rows * block, columns * block, -1) + level_shift

@@ -103,7 +103,13 @@ def _parse(text):
   return parts
 
 
-def _read_json(path):
+def read_json(path):
+  """The JSON object in a file, as a dict.
+
+  Raises:
+    FileNotFoundError: the file does not exist.
+    ValueError: it holds no JSON object.
+  """
   try:
     content = json.loads(pathlib.Path(path).read_text())
   except FileNotFoundError:
@@ -154,9 +160,9 @@ def coefficient_subset(spec):
     return CoefficientSubset(luma, chroma, chroma)
   learned = re.fullmatch(r'(\d+)D:(.+)', name)
   if learned:
-    return select_from_heat_map(_read_json(learned[2]), int(learned[1]))
+    return select_from_heat_map(read_json(learned[2]), int(learned[1]))
   if name.endswith('.json'):
-    content = _read_json(name)
+    content = read_json(name)
     if not set(content) & set(COMPONENTS):
       raise ValueError(f'{name} has no lists y, cb and cr; for a heat map write 24D:{name}')
     return coefficient_subset({key: content[key] for key in COMPONENTS if key in content})
@@ -169,6 +175,19 @@ def coefficient_subset(spec):
   hint = f'. Did you mean {", ".join(near)}?' if near else ''
   raise ValueError(f'coefficients={name!r} is unknown; use one of {", ".join(SUBSETS)}, a .json '
                    f'file or y:0,1;cb:0;cr:0{hint}')
+
+
+def portable_spec(spec):
+  """What to store with a network: a published name as it is, anything else in full, without files.
+
+  Args:
+    spec: as `coefficient_subset` takes it.
+  Returns:
+    A string that gives the same subset on every machine.
+  Raises:
+    As `coefficient_subset`.
+  """
+  return spec if isinstance(spec, str) and spec in SUBSETS else coefficient_subset(spec).spec
 
 
 def select_from_heat_map(heat_map, count):
@@ -211,7 +230,7 @@ def published_statistics():
   Its deviations are those of per-image spatial means, not of coefficients, so that normalised
   inputs are far too large (about 26 times in the median). Use it only with weights trained with it.
   """
-  return _read_json(pathlib.Path(__file__).parent / 'published_statistics.json')
+  return read_json(pathlib.Path(__file__).parent / 'published_statistics.json')
 
 
 def coefficient_statistics(statistics, coefficients, chroma=None, image_size=None):
@@ -232,7 +251,7 @@ def coefficient_statistics(statistics, coefficients, chroma=None, image_size=Non
   if statistics == 'published':
     statistics = published_statistics()
   elif not isinstance(statistics, Mapping):
-    statistics = _read_json(statistics)
+    statistics = read_json(statistics)
   missing = {'coefficients', 'mean', 'std'} - set(statistics)
   if missing:
     raise ValueError(f'the statistics have no {sorted(missing)}; compute them with '

@@ -1,0 +1,69 @@
+"""`fcajax plot gate PATH`: how often a trained gate opens each coefficient, as three heat maps."""
+import pathlib
+
+_SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+
+def add_arguments(parser):
+  parser.add_argument(
+      'path', help='work directory or .safetensors file with a gate, or a gate_heat_map.json')
+  parser.add_argument(
+      '--images', default=None, metavar='FOLDER',
+      help='images to count the gate over, searched recursively (default: the heat map that '
+           'training left in the work directory)')
+  parser.add_argument('--batch-size', type=int, default=32, help='images at a time (default 32)')
+  parser.add_argument(
+      '--out', default=None, metavar='FILE',
+      help='picture to write; the numbers go to the same name with .json (default: '
+           'gate_heat_map.png beside PATH)')
+
+
+def run(args):
+  from fcajax.analysis import gate_heat_map as heat_maps
+  path = pathlib.Path(args.path)
+  folder = path if path.is_dir() else path.parent
+  out = pathlib.Path(args.out) if args.out else folder / 'gate_heat_map.png'
+  if args.images is None:
+    source = path if path.suffix == '.json' else folder / heat_maps.FILE_NAME
+    if not source.exists():
+      raise ValueError(f'there is no {source}; give the images to count over with --images FOLDER')
+    from fcajax.ops.coefficients import read_json, select_from_heat_map
+    heat_map = read_json(source)
+    select_from_heat_map(heat_map, 1)  # checks the content
+  else:
+    heat_map = _measure(path, args.images, args.batch_size)
+    heat_maps.save_heat_map(heat_map, out.with_suffix('.json'))
+    print(f'wrote {out.with_suffix(".json")}')
+  heat_maps.draw(heat_map, out)
+  fraction = heat_map['open_fraction']
+  print(f'wrote {out}: {sum(fraction):.1f} of {len(fraction)} gates open in the mean of '
+        f'{heat_map["images"]} images')
+  return 0
+
+
+def _measure(path, folder, batch_size):
+  """The heat map of the network at `path` over the images of `folder`."""
+  files = sorted(f for f in pathlib.Path(folder).rglob('*') if f.suffix.lower() in _SUFFIXES)
+  if not files:
+    raise ValueError(f'{folder} holds no {", ".join(_SUFFIXES)} file; name a folder of images')
+  from fcajax import preprocess
+  from fcajax.analysis import gate_heat_map as heat_maps
+  from fcajax.weights import load_model
+  model, variables, metadata = load_model(path)
+  preprocessing = preprocess.Preprocessing.from_dict(metadata['preprocessing'])
+  transform = preprocess.device_transform(preprocessing, model.dtype or 'float32')
+  return heat_maps.gate_heat_map(
+      model, variables, _batches(files, preprocessing, batch_size), transform)
+
+
+def _batches(files, preprocessing, batch_size):
+  """Batches of one size, the last one padded and masked, so that one program serves all."""
+  import numpy as np
+
+  from fcajax import preprocess
+  for start in range(0, len(files), batch_size):
+    images = [preprocess.evaluation_transform(preprocess.decode_image(f), preprocessing)
+              for f in files[start:start + batch_size]]
+    mask = np.arange(batch_size) < len(images)
+    images += [images[-1]] * (batch_size - len(images))
+    yield {'image': np.stack(images), 'mask': mask.astype(np.float32)}
