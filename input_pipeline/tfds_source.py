@@ -128,12 +128,13 @@ def load_splits(settings):
   import tensorflow_datasets as tfds
   builder = tfds.builder_from_directory(directory)
   stored = builder.info.file_format.value if builder.info.file_format else 'tfrecord'
-  if stored != 'array_record':
-    out = f'{directory}_array_record'
+  formats = [stored, *(other.value for other in builder.info.alternative_file_formats)]
+  if 'array_record' not in formats:
+    name = settings.name or directory.parent.name
     raise ValueError(
-        f"'{directory}' is stored as {stored}, which only TensorFlow reads. Convert it once, where "
-        f'TensorFlow is installed, with\n  tfds convert_format --dataset_version_dir={directory} '
-        f'--out_file_format=array_record --out_dir={out}\nand set data.data_dir={out}')
+        f"'{directory}' is stored as {stored}; training reads array_record. Convert it once, "
+        f'without TensorFlow, with\n  python -m input_pipeline.prepare {name} '
+        f'--data-dir {directory}')
   image, label = _feature_keys(builder, directory)
   feature = builder.info.features[image]
 
