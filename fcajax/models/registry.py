@@ -14,6 +14,7 @@ _FAMILIES = (
     'fcajax.models.resnet',
     'fcajax.models.mobilenet',
     'fcajax.models.dct_resnet',
+    'fcajax.models.ffc_resnet',
 )
 
 

@@ -25,6 +25,11 @@ RULES = {
     'ResNet': 'fcajax.weights.names_resnet',
     'DctResNet': 'fcajax.weights.names_dct',
     'MobileNetV2': 'fcajax.weights.names_dct',
+    'FFCResNet': 'fcajax.weights.names_ffc',
+    'FastFourierConv': 'fcajax.weights.names_ffc',
+    'SpectralTransform': 'fcajax.weights.names_ffc',
+    'FourierUnit': 'fcajax.weights.names_ffc',
+    'FFCSqueezeExcite': 'fcajax.weights.names_ffc',
 }
 
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
@@ -89,7 +94,8 @@ def from_torch(state_dict, model, input_shape=None):
     state_dict: what `model.state_dict()` or `torch.load` gives: tensors or NumPy arrays by
       PyTorch name, possibly inside a wrapper (`state_dict`, `model`) or prefixed `module.`.
     model: a network of `create_model`.
-    input_shape: `[N, H, W, C]` of an input; None takes what the family's rules say.
+    input_shape: `[N, H, W, C]` of an input, or the pair of a layer that takes (local, global),
+      one of which may be None; None takes what the family's rules say.
 
   Raises:
     MismatchError: every key that has no place, every parameter that found no key and every
@@ -99,7 +105,7 @@ def from_torch(state_dict, model, input_shape=None):
   rules = rules_for(model)
   shape = tuple(input_shape or rules.input_shape(model, state))
   expected = jax.eval_shape(
-      lambda: model.init(jax.random.key(0), jnp.zeros(shape), train=False))
+      lambda: model.init(jax.random.key(0), _zeros(shape), train=False))
   expected = {path: leaf for path, leaf in traverse_util.flatten_dict(dict(expected)).items()
               if path[0] in ('params', 'batch_stats')}
 
@@ -124,6 +130,12 @@ def from_torch(state_dict, model, input_shape=None):
   _raise_mismatches(type(model).__name__, unknown, differing, missing)
   return traverse_util.unflatten_dict(
       {path: np.asarray(found[path], expected[path].dtype) for path in expected})
+
+
+def _zeros(shape):
+  if all(isinstance(size, int) for size in shape):
+    return jnp.zeros(shape)
+  return tuple(None if half is None else jnp.zeros(half) for half in shape)
 
 
 def _raise_mismatches(name, unknown, differing, missing):

@@ -1,0 +1,252 @@
+"""Fast Fourier convolution on a local and a global half, and on one tensor."""
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fcajax.layers.conv import Conv, kaiming_normal, pair
+from fcajax.layers.fourier_unit import SpectralTransform, check_groups, check_map, norm_factory
+
+
+def split_channels(channels, ratio):
+  """(local, global) channels: the global half is `channels * ratio` rounded down.
+
+  The product is taken as exact up to 1e-6, so that 0.29 of 100 channels is 29 although the
+  floating-point product falls below it.
+
+  Raises:
+    ValueError: `ratio` is outside [0, 1].
+  """
+  if not 0 <= ratio <= 1:
+    raise ValueError(f'ratio={ratio} is outside [0, 1]; it is the share of global channels')
+  global_channels = math.floor(channels * ratio + 1e-6)
+  return channels - global_channels, global_channels
+
+
+def split(x, ratio):
+  """`[N, H, W, C]` -> (local, global); the local channels come first, an empty half is None."""
+  local_channels, _ = split_channels(x.shape[-1], ratio)
+  halves = x[..., :local_channels], x[..., local_channels:]
+  return tuple(half if half.shape[-1] else None for half in halves)
+
+
+def join(x):
+  """(local, global), of which one may be None -> one array `[N, H, W, C]`."""
+  return jnp.concatenate([half for half in x if half is not None], axis=-1)
+
+
+class FastFourierConv(nn.Module):
+  """Convolution of a (local, global) pair of maps, `[N, H, W, Cl]` and `[N, H, W, Cg]`.
+
+      local  = conv(local; l2l) + conv(global; g2l)
+      global = conv(local; l2g) + SpectralTransform(global; g2g)
+
+  Returns the pair `[N, ceil(H / s), ceil(W / s), .]` with `split_channels(features, ratio_out)`
+  channels. A half without channels is None, on both sides; an array alone is taken as
+  (array, None). The local output is computed as one convolution over both halves with the two
+  kernels joined; the parameters keep the names of the paths: `l2l`, `g2l`, `l2g` (`kernel`) and
+  `g2g`.
+
+  Args:
+    features: output channels, local and global together.
+    kernel_size, dilation: of the three convolutions; `dilation * (kernel_size - 1)` even.
+    ratio_in, ratio_out: share of global channels, in [0, 1]; see `split_channels`.
+    strides: an int or a pair, of the convolutions and of the spectral path's pooling.
+    groups: of the three convolutions; the spectral path has `groups // 2`, at least 1.
+    lfu: local Fourier unit in the spectral path.
+    local_to_local, local_to_global, global_to_local, global_to_global: False leaves a path out.
+    padding_mode: of the three convolutions: 'zeros', 'reflect', 'replicate' or 'circular'.
+    norm: factory called `norm(name=...)`, the result called `(x, train=train)`; None is
+      `BatchNorm` with `axis_name`.
+    activation: inside the spectral path.
+    fourier_implementation: 'fft', 'dft' or 'auto' (see `fcajax.ops.fourier`).
+    dtype: compute dtype; parameters and statistics stay float32.
+
+  Raises:
+    TypeError: complex or integer input.
+    ValueError: a ratio outside [0, 1]; halves that do not match `ratio_in` or each other;
+      `groups` that does not divide; an output left without a path; an even kernel.
+
+  Source: Chi et al., "Fast Fourier Convolution", 2020, section 3.2 and equations 1, 2.
+  """
+  features: int
+  kernel_size: int | tuple[int, int] = 3
+  ratio_in: float = 0.5
+  ratio_out: float = 0.5
+  strides: int | tuple[int, int] = 1
+  dilation: int | tuple[int, int] = 1
+  groups: int = 1
+  lfu: bool = True
+  local_to_local: bool = True
+  local_to_global: bool = True
+  global_to_local: bool = True
+  global_to_global: bool = True
+  padding_mode: str = 'zeros'
+  norm: Callable | None = None
+  activation: Callable = nn.relu
+  fourier_implementation: str = 'auto'
+  dtype: Any = None
+  axis_name: Any = None
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    local, global_ = self._halves(x)
+    local_out, global_out = split_channels(self.features, self.ratio_out)
+    to_local = {'l2l': local if self.local_to_local else None,
+                'g2l': global_ if self.global_to_local else None}
+    to_global = {'l2g': local if self.local_to_global else None,
+                 'g2g': global_ if self.global_to_global else None}
+    to_local, to_global = ({name: half for name, half in paths.items() if half is not None}
+                           for paths in (to_local, to_global))
+    for channels, paths, half in (local_out, to_local, 'local'), (global_out, to_global, 'global'):
+      if channels and not paths:
+        raise ValueError(f'no path leads to the {channels} channels of the {half} output; '
+                         f'switch one on or change ratio_out={self.ratio_out}')
+    y_local = self._convolve(to_local, local_out) if local_out else None
+    if not global_out:
+      return y_local, None
+    terms = []
+    if 'l2g' in to_global:
+      terms.append(self._convolve({'l2g': local}, global_out))
+    if 'g2g' in to_global:
+      terms.append(SpectralTransform(
+          global_out, self.strides, max(1, self.groups // 2), self.lfu, self.norm, self.activation,
+          self.fourier_implementation, self.dtype, self.axis_name, name='g2g')(
+              global_, train=train))
+    return y_local, sum(terms[1:], terms[0])
+
+  def _convolve(self, paths, features):
+    """The sum of the convolutions of `{path name: half}` as one, kernels and channels joined."""
+    groups, kernels, halves = self.groups, [], []
+    for name, half in paths.items():
+      channels = half.shape[-1]
+      check_groups(groups, f'path {name}', channels=channels, features=features)
+      shape = (*pair(self.kernel_size, 'kernel_size'), channels // groups, features)
+      kernels.append(_Kernel(shape, name=name)())
+      # Group by group, so that each group of the joined convolution finds both of its halves.
+      halves.append(half.reshape(*half.shape[:-1], groups, channels // groups))
+    x = jnp.concatenate(halves, axis=-1)
+    conv = Conv(features, self.kernel_size, self.strides, dilation=self.dilation, groups=groups,
+                dtype=self.dtype, padding_mode=self.padding_mode, parent=None)
+    kernel = jnp.concatenate(kernels, axis=2)
+    return conv.apply({'params': {'kernel': kernel}}, x.reshape(*x.shape[:3], -1))
+
+  def _halves(self, x):
+    """The two halves of the input in the compute dtype, checked against the fields."""
+    local, global_ = x if isinstance(x, tuple | list) else (x, None)
+    halves = [half for half in (local, global_) if half is not None]
+    if not halves:
+      raise ValueError(
+          'both halves are None; give (local, global), (local, None) or (None, global)')
+    for half in halves:
+      check_map(half, type(self).__name__)
+    if halves[0].shape[:3] != halves[-1].shape[:3]:
+      raise ValueError(f'the local half {local.shape} and the global half {global_.shape} differ '
+                       'in more than channels')
+    given = tuple(0 if half is None else half.shape[-1] for half in (local, global_))
+    expected = split_channels(sum(given), self.ratio_in)
+    if given != expected:
+      raise ValueError(
+          f'{given[0]} local and {given[1]} global channels given, but ratio_in={self.ratio_in} '
+          f'of {sum(given)} channels is {expected[0]} and {expected[1]}; a half of 0 channels '
+          'is None')
+    kernel_size, dilation = pair(self.kernel_size, 'kernel_size'), pair(self.dilation, 'dilation')
+    if any(d * (k - 1) % 2 for k, d in zip(kernel_size, dilation)):
+      raise ValueError(f'kernel_size={self.kernel_size} would change the size of the map, which '
+                       'the spectral path keeps; use an odd size')
+    if self.dtype is not None:
+      local, global_ = (half if half is None else half.astype(self.dtype)
+                        for half in (local, global_))
+    return local, global_
+
+
+class _Kernel(nn.Module):
+  """Holds the kernel of one path under the name that `Conv` would give it."""
+  shape: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self):
+    return self.param('kernel', kaiming_normal, self.shape, jnp.float32)
+
+
+class FFCNormAct(FastFourierConv):
+  """`FastFourierConv`, then normalisation and activation of each half.
+
+  Args, besides those of `FastFourierConv`:
+    output_activation: after the norms; None leaves them bare.
+    norm_scale_init: initial scale of the two output norms; None is their own.
+  """
+  output_activation: Callable | None = nn.relu
+  norm_scale_init: Callable | None = None
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    norm = norm_factory(self.norm, self.dtype, self.axis_name)
+    options = {} if self.norm_scale_init is None else {'scale_init': self.norm_scale_init}
+    halves = []
+    for name, half in zip(('norm_local', 'norm_global'), super().__call__(x, train=train)):
+      if half is not None:
+        half = norm(name=name, **options)(half, train=train)
+        if self.output_activation is not None:
+          half = self.output_activation(half)
+      halves.append(half)
+    return tuple(halves)
+
+
+class FastFourierConv2D(FastFourierConv):
+  """`FastFourierConv` from one array to one array: `[N, H, W, C] -> [N, H/s, W/s, features]`.
+
+      x = FastFourierConv2D(64, (3, 3), train=train)(x)      # was nn.Conv(64, (3, 3))(x)
+
+  The first channels of both arrays are the local ones. `train` says whether the batch norms
+  inside take the batch's statistics; it is a field or an argument of the call, as
+  `deterministic` is for `nn.Dropout`.
+
+  Args, besides those of `FastFourierConv`:
+    use_bias: add one learned value to each output channel.
+    train: see above.
+  """
+  use_bias: bool = False
+  train: bool | None = None
+
+  @nn.compact
+  def __call__(self, x, train=None):
+    train = nn.merge_param('train', self.train, train)
+    check_map(x, type(self).__name__)
+    y = join(super().__call__(split(x, self.ratio_in), train=train))
+    if not self.use_bias:
+      return y
+    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,), jnp.float32)
+    return y + bias.astype(y.dtype)
+
+
+class FFCSqueezeExcite(nn.Module):
+  """Squeeze-and-excitation of a (local, global) pair with one shared squeeze.
+
+      z = relu(W mean_{h, w}[local; global] + b)          C // reduction values, at least 1
+      local * sigmoid(Wl z + bl),  global * sigmoid(Wg z + bg)
+
+  A half that is None stays None. The mean accumulates in float32.
+
+  Source: Hu et al., "Squeeze-and-Excitation Networks", 2018, on both halves of a fast Fourier
+  convolution.
+  """
+  reduction: int = 16
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    del train
+    pooled = jnp.concatenate(
+        [jnp.mean(half, axis=(1, 2), dtype=jnp.float32) for half in x if half is not None], axis=-1)
+    squeezed = nn.relu(nn.Dense(max(1, pooled.shape[-1] // self.reduction), dtype=self.dtype,
+                                name='squeeze')(pooled))
+    scaled = []
+    for name, half in zip(('excite_local', 'excite_global'), x):
+      if half is not None:
+        gate = nn.Dense(half.shape[-1], dtype=self.dtype, name=name)(squeezed)
+        half = half * nn.sigmoid(gate)[:, None, None].astype(half.dtype)
+      scaled.append(half)
+    return tuple(scaled)

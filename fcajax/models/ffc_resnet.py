@@ -1,0 +1,261 @@
+"""ResNet and ResNeXt of fast Fourier convolutions."""
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fcajax.layers.conv import Conv
+from fcajax.layers.ffc import FFCNormAct, FFCSqueezeExcite, join
+from fcajax.layers.fourier_unit import norm_factory
+from fcajax.models.resnet import head_init, plan_strides
+
+
+def ffc_layer(features, kernel_size, ratio_in, ratio_out, strides=1, *, local_to_global=True,
+              global_to_local=True, **fields):
+  """A `FFCNormAct` whose crossing paths can be switched off where both halves exist throughout.
+
+  Elsewhere they stay: without them the global half would have no source, or no reader.
+  """
+  inside = 0 < ratio_in and 0 < ratio_out
+  return FFCNormAct(features, kernel_size, ratio_in, ratio_out, strides,
+                    local_to_global=local_to_global or not inside,
+                    global_to_local=global_to_local or not inside, **fields)
+
+
+class BasicBlock(nn.Module):
+  """FFC 3x3 - FFC 3x3, added to the shortcut; (local, global) pairs in and out.
+
+  `ffc` is a partial of `ffc_layer` that lacks what differs from layer to layer. `project` puts an
+  FFC 1x1 on the shortcut. `dilation` is a pair: of the convolution that may stride, and of what
+  follows it.
+  """
+  width: int
+  ratio_in: float
+  ratio_out: float
+  strides: int
+  dilation: tuple[int, int]
+  project: bool
+  ffc: Callable
+  activation: Callable
+  use_se: bool
+  zero_init_last: bool
+  groups: int = 1
+  base_width: int = 64
+
+  expansion = 1
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    y = self.ffc(self.width, 3, self.ratio_in, self.ratio_out, self.strides,
+                 dilation=self.dilation[0], name='conv1')(x, train=train)
+    y = self.ffc(self.width, 3, self.ratio_out, self.ratio_out, dilation=self.dilation[1],
+                 **_last(self.zero_init_last), name='conv2')(y, train=train)
+    return _add_shortcut(self, x, y, train)
+
+
+class Bottleneck(nn.Module):
+  """FFC 1x1 - FFC 3x3 - FFC 1x1, added to the shortcut; fields as for `BasicBlock`.
+
+  The stride sits on the 3x3; 4 `width` channels come out. With `groups` this is ResNeXt's block.
+  """
+  width: int
+  ratio_in: float
+  ratio_out: float
+  strides: int
+  dilation: tuple[int, int]
+  project: bool
+  ffc: Callable
+  activation: Callable
+  use_se: bool
+  zero_init_last: bool
+  groups: int = 1
+  base_width: int = 64
+
+  expansion = 4
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    inner = self.width * self.base_width // 64 * self.groups
+    y = self.ffc(inner, 1, self.ratio_in, self.ratio_out, name='conv1')(x, train=train)
+    y = self.ffc(inner, 3, self.ratio_out, self.ratio_out, self.strides,
+                 dilation=self.dilation[0], groups=self.groups, name='conv2')(y, train=train)
+    y = self.ffc(self.width * self.expansion, 1, self.ratio_out, self.ratio_out,
+                 **_last(self.zero_init_last), name='conv3')(y, train=train)
+    return _add_shortcut(self, x, y, train)
+
+
+def _last(zero_init):
+  """Fields of the last layer before the addition."""
+  return {'output_activation': None,
+          'norm_scale_init': nn.initializers.zeros_init() if zero_init else None}
+
+
+def _add_shortcut(block, x, y, train):
+  """Squeeze-excite on `y`, then the identity or a projection of `x` added, then the activation."""
+  if block.use_se:
+    y = FFCSqueezeExcite(dtype=block.ffc.keywords['dtype'], name='se')(y, train=train)
+  if block.project:
+    x = block.ffc(block.width * block.expansion, 1, block.ratio_in, block.ratio_out, block.strides,
+                  output_activation=None, name='shortcut')(x, train=train)
+  return tuple(None if b is None else block.activation(a + b) for a, b in zip(x, y))
+
+
+class Stage(nn.Module):
+  """`blocks` residual blocks; the first one strides, projects and changes the ratio."""
+  blocks: int
+  block: Callable
+  ratio_in: float
+  ratio_out: float
+  strides: int
+  first_dilation: int
+  dilation: int
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    for i in range(self.blocks):
+      first = i == 0
+      x = self.block(ratio_in=self.ratio_in if first else self.ratio_out,
+                     ratio_out=self.ratio_out, strides=self.strides if first else 1,
+                     dilation=(self.first_dilation if first else self.dilation, self.dilation),
+                     project=first, name=f'block{i}')(x, train=train)
+    return x
+
+
+BLOCKS = {'basic': BasicBlock, 'bottleneck': Bottleneck}
+
+
+class FFCResNet(nn.Module):
+  """ResNet v1.5 of fast Fourier convolutions: images `[N, H, W, C]` -> logits `[N, num_classes]`.
+
+  Every convolution of the blocks, the 1x1 ones and the shortcut included, is a `FFCNormAct`; the
+  stem is a plain convolution. Stage 1 starts from local channels alone and the last stage returns
+  to them. The first block of every stage projects its shortcut.
+
+  Args:
+    stage_sizes: blocks of each stage.
+    block: 'basic' or 'bottleneck'.
+    num_classes: width of the logits.
+    width: channels of the stem and base width of stage 1; doubled at every stage.
+    stem: 'imagenet' (7x7 stride 2, then 3x3 max pooling stride 2), 'cifar' (3x3) or 'none'.
+    stage_strides: stride of the first block of each stage.
+    output_stride: as for `ResNet`: dilation in place of stride beyond it. The dilated local path
+      repeats the strided one at a finer grid; the spectral path sees the larger map.
+    ratio: share of global channels in [0, 1]: one number for every stage but the last, which has
+      0, or one number for each stage (a last one above 0 gives both halves to the head).
+    lfu: local Fourier units.
+    use_se: squeeze-excite, reduction 16, after the last layer of every block.
+    local_to_global, global_to_local: False leaves this path out of every layer that has both
+      halves on both sides. Where the global half begins or ends, the path stays.
+    groups, base_width: 32 and 4 make ResNeXt 32x4d.
+    zero_init_last: start the scales of each block's last norms at 0.
+    fourier_implementation: 'fft', 'dft' or 'auto' (see `fcajax.ops.fourier`).
+    dtype: compute dtype; parameters, statistics and logits stay float32.
+    norm: a factory called `norm(name=..., [scale_init=...])`, the result called
+      `(x, train=train)`; None is `BatchNorm`.
+    axis_name: device axis over which `BatchNorm` takes its statistics.
+    activation: applied after every norm but the last, after the addition and in the spectrum.
+
+  With `capture_features=True` returns `(logits, features)`: 'stem', 'stage1', ..., local channels
+  first, and 'pre_logits' `[N, C]`.
+
+  Raises:
+    ValueError: a ratio outside [0, 1] or not one for each stage; unknown block or stem; an
+      output_stride out of reach; widths that `groups` does not divide.
+
+  Source: Chi et al., "Fast Fourier Convolution", 2020.
+  """
+  stage_sizes: tuple[int, ...]
+  block: str = 'bottleneck'
+  num_classes: int = 1000
+  width: int = 64
+  stem: str = 'imagenet'
+  stage_strides: tuple[int, ...] = (1, 2, 2, 2)
+  output_stride: int | None = None
+  ratio: float | tuple[float, ...] = 0.25
+  lfu: bool = True
+  use_se: bool = False
+  local_to_global: bool = True
+  global_to_local: bool = True
+  groups: int = 1
+  base_width: int = 64
+  zero_init_last: bool = False
+  fourier_implementation: str = 'auto'
+  dtype: Any = None
+  norm: Callable | None = None
+  axis_name: Any = None
+  activation: Callable = nn.relu
+
+  @nn.compact
+  def __call__(self, x, train=False, capture_features=False):
+    features = {}
+    strides, dilations = plan_strides(self.stem, self.stage_strides[:len(self.stage_sizes)],
+                                      self.output_stride)
+    ratios = (0, *self._ratios())
+    ffc = functools.partial(
+        ffc_layer, local_to_global=self.local_to_global, global_to_local=self.global_to_local,
+        lfu=self.lfu, norm=self.norm, activation=self.activation,
+        output_activation=self.activation, fourier_implementation=self.fourier_implementation,
+        dtype=self.dtype, axis_name=self.axis_name)
+    block = functools.partial(
+        self._block_class(), ffc=ffc, activation=self.activation, use_se=self.use_se,
+        zero_init_last=self.zero_init_last, groups=self.groups, base_width=self.base_width)
+    if self.dtype is not None:
+      x = x.astype(self.dtype)
+    x = self._stem(x, train, features), None
+    for i, blocks in enumerate(self.stage_sizes):
+      x = Stage(blocks, functools.partial(block, width=self.width * 2**i), ratios[i],
+                ratios[i + 1], strides[i], *dilations[i], name=f'stage{i + 1}')(x, train=train)
+      features[f'stage{i + 1}'] = join(x)
+    x = features['pre_logits'] = jnp.mean(join(x), axis=(1, 2), dtype=jnp.float32)
+    logits = nn.Dense(self.num_classes, kernel_init=head_init, name='head')(x)
+    return (logits, features) if capture_features else logits
+
+  def _ratios(self):
+    """The ratio after each stage."""
+    stages = len(self.stage_sizes)
+    ratios = self.ratio
+    if not isinstance(ratios, tuple | list):
+      ratios = (ratios,) * (stages - 1) + (0,)
+    if len(ratios) != stages or not all(0 <= ratio <= 1 for ratio in ratios):
+      raise ValueError(f'ratio={self.ratio} must be one number in [0, 1] or {stages} of them, '
+                       'one for each stage')
+    return ratios
+
+  def _stem(self, x, train, features):
+    if self.stem == 'none':
+      features['stem'] = x
+      return x
+    if self.stem not in ('imagenet', 'cifar'):
+      raise ValueError(f"stem={self.stem!r} is not one of 'imagenet', 'cifar', 'none'")
+    kernel_size, strides = (7, 2) if self.stem == 'imagenet' else (3, 1)
+    x = Conv(self.width, kernel_size, strides, dtype=self.dtype, name='stem_conv')(x)
+    norm = norm_factory(self.norm, self.dtype, self.axis_name)(name='stem_norm')
+    x = features['stem'] = self.activation(norm(x, train=train))
+    if self.stem == 'imagenet':
+      x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    return x
+
+  def _block_class(self):
+    if self.block not in BLOCKS:
+      raise ValueError(f'block={self.block!r} is not one of {", ".join(map(repr, BLOCKS))}')
+    if self.block == 'basic' and (self.groups, self.base_width) != (1, 64):
+      raise ValueError("groups and base_width need block='bottleneck'")
+    return BLOCKS[self.block]
+
+
+VARIANTS = {
+    'ffc_resnet18': functools.partial(FFCResNet, stage_sizes=(2, 2, 2, 2), block='basic'),
+    # For 32 x 32 images; half of so few channels, so that a quarter of them is a whole number.
+    'ffc_resnet20': functools.partial(
+        FFCResNet, stage_sizes=(3, 3, 3), block='basic', stem='cifar', width=16, ratio=0.5),
+    'ffc_resnet34': functools.partial(FFCResNet, stage_sizes=(3, 4, 6, 3), block='basic'),
+    'ffc_resnet50': functools.partial(FFCResNet, stage_sizes=(3, 4, 6, 3)),
+    'ffc_resnet101': functools.partial(FFCResNet, stage_sizes=(3, 4, 23, 3)),
+    'ffc_resnet152': functools.partial(FFCResNet, stage_sizes=(3, 8, 36, 3)),
+    'ffc_resnext50_32x4d': functools.partial(
+        FFCResNet, stage_sizes=(3, 4, 6, 3), groups=32, base_width=4),
+    'ffc_resnext101_32x8d': functools.partial(
+        FFCResNet, stage_sizes=(3, 4, 23, 3), groups=32, base_width=8),
+}
