@@ -1,0 +1,399 @@
+"""Batches: order, exact resume, sharding, folders, digits, corrupt files, device augmentation."""
+import io
+import json
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+
+import input_pipeline
+from input_pipeline import augment, device_augment, sources
+from input_pipeline.loader import CorruptDataError
+from input_pipeline.settings import DataSettings
+
+CLASSES = ('ant', 'bee', 'cat')
+
+
+def write_image(path, value, size=(40, 30)):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  generator = np.random.default_rng(value)
+  small = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+  Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+def make_folder(root, train=6, validation=3, splits=('train', 'val')):
+  """A folder of noise; every image differs from every other."""
+  for s, (split, count) in enumerate(zip(splits, (train, validation))):
+    for c, name in enumerate(CLASSES):
+      for i in range(count):
+        write_image(root / split / name / f'{i}.{"png" if i % 2 else "jpg"}',
+                    1000 * s + 100 * c + i, (40 + i, 30 + c))
+  return root
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  return make_folder(tmp_path_factory.mktemp('folder'))
+
+
+def create(data_config, *, batch_size=4, eval_batch_size=4, seed=0, process=(0, 1)):
+  return input_pipeline.create(data_config, batch_size=batch_size, eval_batch_size=eval_batch_size,
+                               seed=seed, process_index=process[0], process_count=process[1])
+
+
+def folder_config(root, **values):
+  return {'source': 'folder', 'root': str(root), 'image_size': 24, **values}
+
+
+def take(iterator, count):
+  return [next(iterator) for _ in range(count)]
+
+
+def assert_same(first, second):
+  assert len(first) == len(second)
+  for a, b in zip(first, second):
+    assert a.keys() == b.keys()
+    for key in a:
+      np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_batches_of_a_folder(folder):
+  pipeline = create(ml_collections.ConfigDict(folder_config(folder)))
+  assert (pipeline.num_train, pipeline.num_evaluation, pipeline.num_classes) == (18, 9, 3)
+  assert pipeline.class_names == list(CLASSES) and pipeline.device_augment is None
+  assert pipeline.preprocessing.image_size == 24
+  batch = next(pipeline.train_iterator())
+  assert batch['image'].shape == (4, 24, 24, 3) and batch['image'].dtype == np.uint8
+  assert batch['label'].shape == (4,) and batch['label'].dtype == np.int32
+  assert pipeline.corrupt_files() == []
+
+
+def test_order_depends_on_the_seed_alone(folder):
+  first = take(create(folder_config(folder)).train_iterator(), 12)
+  again = take(create(folder_config(folder, threads=3, prefetch=4)).train_iterator(), 12)
+  assert_same(first, again)
+  other = take(create(folder_config(folder), seed=1).train_iterator(), 12)
+  assert any((a['label'] != b['label']).any() for a, b in zip(first, other))
+
+
+def test_every_epoch_has_every_image_and_another_order(folder):
+  pipeline = create(folder_config(folder, augment=False), batch_size=6)
+  batches = take(pipeline.train_iterator(), 6)
+  epochs = [np.concatenate([b['image'] for b in batches[i:i + 3]]).reshape(18, -1) for i in (0, 3)]
+  for epoch in epochs:
+    assert len(np.unique(epoch, axis=0)) == 18
+  assert not np.array_equal(*epochs)
+
+
+def test_resume_is_exact(folder):
+  expected = take(create(folder_config(folder)).train_iterator(), 9)
+  iterator = create(folder_config(folder)).train_iterator()
+  take(iterator, 4)
+  state = json.loads(json.dumps(iterator.get_state()))
+  take(iterator, 2)
+  iterator.set_state(state)
+  assert_same(take(iterator, 5), expected[4:])
+  iterator.close()
+  fresh = create(folder_config(folder)).train_iterator()
+  fresh.set_state(state)
+  assert fresh.get_state() == state
+  assert_same(take(fresh, 5), expected[4:])
+
+
+def test_worker_processes_change_nothing(folder):
+  expected = take(create(folder_config(folder)).train_iterator(), 6)
+  iterator = create(folder_config(folder, workers=2)).train_iterator()
+  iterator.set_state({**iterator.get_state(), 'next_batch': 2})
+  assert_same(take(iterator, 4), expected[2:])
+  assert iterator.get_state()['next_batch'] == 6
+  iterator.close()
+
+
+def test_a_state_of_another_order_is_refused(folder):
+  state = create(folder_config(folder)).train_iterator().get_state()
+  other = create(folder_config(folder), batch_size=6).train_iterator()
+  with pytest.raises(ValueError, match='batch_size: 4 then, 6 now'):
+    other.set_state(state)
+
+
+def test_processes_share_out_the_same_global_batch(folder):
+  whole = take(create(folder_config(folder)).train_iterator(), 5)
+  parts = [take(create(folder_config(folder), process=(p, 2)).train_iterator(), 5)
+           for p in range(2)]
+  for batch, *shares in zip(whole, *parts):
+    for key in batch:
+      merged = np.stack([share[key] for share in shares], 1).reshape(batch[key].shape)
+      np.testing.assert_array_equal(merged, batch[key])
+
+
+@pytest.mark.parametrize('processes', (1, 2, 4))
+def test_evaluation_covers_every_image_once(folder, processes):
+  shards = [list(create(folder_config(folder), eval_batch_size=8,
+                        process=(p, processes)).evaluation_batches()) for p in range(processes)]
+  assert {len(shard) for shard in shards} == {2}
+  batches = [batch for shard in shards for batch in shard]
+  assert all(len(batch['mask']) == 8 // processes for batch in batches)
+  real = np.concatenate([b['image'][b['mask'] == 1] for b in batches])
+  assert len(real) == 9 and len(np.unique(real.reshape(9, -1), axis=0)) == 9
+  labels = np.concatenate([b['label'][b['mask'] == 1] for b in batches])
+  assert np.bincount(labels).tolist() == [3, 3, 3]
+  padding = np.concatenate([b['image'][b['mask'] == 0] for b in batches])
+  assert not padding.any()
+
+
+def test_one_level_is_split_by_class_and_seed(tmp_path):
+  make_folder(tmp_path, train=10, splits=('.',))
+  config = folder_config(tmp_path, validation_fraction=0.2, augment=False)
+  pipeline = create(config, eval_batch_size=6)
+  assert (pipeline.num_train, pipeline.num_evaluation) == (24, 6)
+  held = next(iter(pipeline.evaluation_batches()))
+  assert np.bincount(held['label']).tolist() == [2, 2, 2]
+  trained = np.concatenate([b['image'] for b in take(pipeline.train_iterator(), 6)])
+  both = np.concatenate([trained, held['image']]).reshape(30, -1)
+  assert len(np.unique(both, axis=0)) == 30
+  assert_same([held], [next(iter(create(config, eval_batch_size=6).evaluation_batches()))])
+  other = next(iter(create(config, eval_batch_size=6, seed=1).evaluation_batches()))
+  assert not np.array_equal(other['image'], held['image'])
+
+
+def test_validation_folder_of_another_name(tmp_path):
+  make_folder(tmp_path, 2, 1, ('training', 'check'))
+  pipeline = create(folder_config(tmp_path, train_split='training', eval_split='check'))
+  assert (pipeline.num_train, pipeline.num_evaluation) == (6, 3)
+
+
+def test_folder_mistakes(tmp_path, folder):
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    create(folder_config(tmp_path / 'nowhere'))
+  with pytest.raises(ValueError, match=r'data\.root is empty'):
+    create(folder_config(''))
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(ValueError, match='no class folders'):
+    create(folder_config(tmp_path / 'empty'))
+  root = make_folder(tmp_path / 'a', 2, 1)
+  (root / 'train' / 'dog').mkdir()
+  with pytest.raises(ValueError, match=r'class folders without images .*dog'):
+    create(folder_config(root))
+  write_image(root / 'train' / 'dog' / '0.jpg', 0)
+  with pytest.raises(ValueError, match='val/ lacks dog'):
+    create(folder_config(root))
+  for name in (*CLASSES, 'dog'):
+    for path in (root / 'train' / name).iterdir():
+      path.unlink()
+  with pytest.raises(ValueError, match='no images in'):
+    create(folder_config(root))
+  write_image(tmp_path / 'single' / 'only' / '0.jpg', 0)
+  with pytest.raises(ValueError, match="single class folder 'only'"):
+    create(folder_config(tmp_path / 'single'))
+  make_folder(tmp_path / 'b', 2, 1, ('training', 'val'))
+  with pytest.raises(ValueError, match='val/ but no train/'):
+    create(folder_config(tmp_path / 'b'))
+
+
+def spoil(root):
+  """A text file named .jpg and a truncated JPEG, two of the six training images of ant and bee."""
+  (root / 'train' / 'ant' / '0.jpg').write_text('this is a text file, not a photograph')
+  path = root / 'train' / 'bee' / '2.jpg'
+  path.write_bytes(path.read_bytes()[:200])
+  return ['ant/0.jpg', 'bee/2.jpg']
+
+
+@pytest.mark.parametrize('values', ({}, {'in_memory': True, 'augment': False}))
+def test_corrupt_files_are_named_skipped_and_counted(tmp_path, caplog, values):
+  names = spoil(make_folder(tmp_path))
+  pipeline = create(folder_config(tmp_path, max_corrupt_fraction=0.2, **values), batch_size=6)
+  with caplog.at_level('WARNING'):
+    batches = take(pipeline.train_iterator(), 6)
+  assert pipeline.corrupt_files() == names
+  if not values:
+    assert all(sum(name in record.getMessage() for record in caplog.records) == 1 for name in names)
+    assert 'not an image' in caplog.text
+  assert all(batch['image'].reshape(6, -1).any(1).all() for batch in batches)
+
+
+def test_too_many_corrupt_files_stop_the_run(tmp_path):
+  names = spoil(make_folder(tmp_path))
+  pipeline = create(folder_config(tmp_path, max_corrupt_fraction=0.1))
+  with pytest.raises(CorruptDataError, match='max_corrupt_fraction') as caught:
+    take(pipeline.train_iterator(), 10)
+  assert all(name in str(caught.value) for name in names)
+  with pytest.raises(CorruptDataError, match='max_corrupt_fraction'):
+    create(folder_config(tmp_path, max_corrupt_fraction=0.1, in_memory=True))
+
+
+def test_a_folder_of_text_files_stops_at_once(tmp_path):
+  for name in CLASSES:
+    for i in range(40):
+      path = tmp_path / name / f'{i}.jpg'
+      path.parent.mkdir(exist_ok=True)
+      path.write_text('text')
+  with pytest.raises(CorruptDataError, match='cannot be decoded'):
+    next(create(folder_config(tmp_path, max_corrupt_fraction=1)).train_iterator())
+
+
+def test_corrupt_validation_images_are_masked(tmp_path):
+  root = make_folder(tmp_path)
+  (root / 'val' / 'ant' / '0.jpg').write_bytes(b'')
+  pipeline = create(folder_config(root, max_corrupt_fraction=0.2))
+  batches = list(pipeline.evaluation_batches())
+  assert sum(b['mask'].sum() for b in batches) == 8 and pipeline.corrupt_files() == ['ant/0.jpg']
+  assert not batches[0]['image'][0].any() and batches[0]['mask'][0] == 0
+  strict = create(folder_config(root))
+  with pytest.raises(CorruptDataError, match='1 of 9 evaluation images'):
+    list(strict.evaluation_batches())
+
+
+def test_digits():
+  config = {'source': 'digits', 'image_size': 32, 'resize_size': 32, 'validation_fraction': 0.2,
+            'crop_padding': 2}
+  pipeline = create(config, batch_size=64, eval_batch_size=100)
+  assert pipeline.num_train + pipeline.num_evaluation == 1797
+  assert 355 <= pipeline.num_evaluation <= 363 and pipeline.class_names == list('0123456789')
+  counts = sum(np.bincount(b['label'][b['mask'] > 0], minlength=10)
+               for b in pipeline.evaluation_batches())
+  assert counts.min() >= 34
+  images = next(pipeline.train_iterator())['image']
+  assert images.shape == (64, 32, 32, 3) and images.max() > 200 and images.min() == 0
+  # A stroke touches no border, so a shifted digit keeps its ink unless it was mirrored or scaled.
+  augmented = np.asarray(pipeline.device_augment(jax.random.key(0), images))
+  assert augmented.shape == images.shape and augmented.dtype == np.uint8
+  for image, result in zip(images[:8], augmented[:8]):
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
+    windows = [padded[y:y + 32, x:x + 32] for y in range(9) for x in range(9)]
+    shifted = [np.array_equal(np.where(window, result, 0), result) for window in windows]
+    assert any(shifted)
+
+
+def test_in_memory_decodes_once_and_crops_on_the_device(folder):
+  pipeline = create(folder_config(folder, in_memory=True))
+  batch = next(pipeline.train_iterator())
+  assert batch['image'].shape == (4, 27, 27, 3)
+  assert pipeline.device_augment(jax.random.key(0), batch['image']).shape == (4, 24, 24, 3)
+  on_disk = list(create(folder_config(folder)).evaluation_batches())
+  assert_same(list(pipeline.evaluation_batches()), on_disk)
+
+
+def test_auto_keeps_only_images_of_the_right_size_in_memory():
+  images = np.zeros((4, 8, 8, 3), np.uint8)
+  splits = sources.Splits(*(sources.ArraySource(images, np.zeros(4, int)),) * 2, ['a'])
+  from input_pipeline.pipeline import _wants_memory, make_preprocessing
+  for size, expected in ((8, True), (16, False)):
+    settings = DataSettings(image_size=size)
+    assert _wants_memory(splits, settings, make_preprocessing(settings)) == expected
+
+
+def test_without_augmentation_training_images_are_evaluation_images(folder):
+  pipeline = create(folder_config(folder, augment=False), batch_size=18)
+  batch = next(pipeline.train_iterator())
+  memory = create(folder_config(folder, augment=False, in_memory=True), batch_size=18)
+  assert memory.device_augment is None
+  assert_same([batch], [next(memory.train_iterator())])
+
+
+@pytest.mark.parametrize('values, message', (
+  ({'image_sise': 32}, 'did you mean image_size'), ({'source': 'web'}, "'web'"),
+  ({'crop_area': (0.5, 0.1)}, 'crop_area'), ({'crop_ratio': (0, 1)}, 'crop_ratio'),
+  ({'prefetch': 0}, 'prefetch'), ({'workers': -1}, 'workers'), ({'in_memory': 'yes'}, 'in_memory'),
+  ({'max_corrupt_fraction': 2}, 'max_corrupt_fraction'), ({'validation_fraction': 1.5}, 'fraction'),
+  ({'crop_padding': 2, 'in_memory': False}, 'crop_padding')))
+def test_wrong_settings(tmp_path, values, message):
+  write_image(tmp_path / 'a' / '0.jpg', 0)
+  write_image(tmp_path / 'b' / '0.jpg', 1)
+  with pytest.raises(ValueError, match=message):
+    create(folder_config(tmp_path, **values))
+
+
+def test_batch_sizes_must_fit_the_processes(folder):
+  with pytest.raises(ValueError, match=r'batch_size=5 .*2 processes'):
+    create(folder_config(folder), batch_size=5, process=(0, 2))
+  with pytest.raises(ValueError, match='process_index=2'):
+    create(folder_config(folder), process=(2, 2))
+
+
+def test_random_crops_have_the_asked_area_and_ratio():
+  crops = np.array([augment.random_crop(300, 400, (0.08, 1), (3 / 4, 4 / 3), augment.draw(7, i))
+                    for i in range(3000)])
+  top, left, rows, columns = crops.T
+  assert (top >= 0).all() and (left >= 0).all()
+  assert (top + rows <= 300).all() and (left + columns <= 400).all()
+  area, ratio = rows * columns / 120000, columns / rows
+  assert 0.078 < area.min() < 0.1 and 0.4 < area.mean() < 0.45  # large crops fit less often
+  assert 0.74 < ratio.min() and ratio.max() < 1.35 and abs(np.log(ratio).mean()) < 0.02
+  # A strip fits no ratio of the range: the largest allowed centre crop is taken.
+  assert augment.random_crop(10, 1000, (0.5, 1), (1, 1), augment.draw(0, 0)) == (0, 495, 10, 10)
+
+
+def test_host_crop_equals_pillow_crop_and_resize(folder, shared_data):
+  """The same crop by Pillow, whose filter averages; enlarging, both interpolate alike."""
+  settings = DataSettings(image_size=448, flip=False)
+  from input_pipeline.pipeline import make_preprocessing
+  transform = augment.TrainTransform(settings, make_preprocessing(settings), True, 0)
+  out = np.zeros((448, 448, 3), np.uint8)
+  for position, path in enumerate(sorted((shared_data / 'photos').iterdir())[:12]):
+    transform(path.read_bytes(), position, out)
+    with Image.open(path) as image:
+      image = image.convert('RGB')
+      top, left, rows, columns = augment.random_crop(
+          *image.size[::-1], settings.crop_area, settings.crop_ratio, augment.draw(0, position))
+      expected = image.crop((left, top, left + columns, top + rows)).resize(
+          (448, 448), Image.Resampling.BILINEAR)
+    assert np.abs(out.astype(int) - np.asarray(expected)).mean() < 1.5
+
+
+def test_flip_mirrors_half_of_the_images():
+  pixels = np.zeros((16, 16, 3), np.uint8)
+  pixels[:, :8] = 255
+  settings = DataSettings(image_size=16, crop_area=(1, 1), crop_ratio=(1, 1))
+  from input_pipeline.pipeline import make_preprocessing
+  out = np.zeros((16, 16, 3), np.uint8)
+  mirrored = []
+  for mirror in (True, False):
+    transform = augment.TrainTransform(settings, make_preprocessing(settings), mirror, 0)
+    for position in range(200):
+      transform(pixels, position, out)
+      assert (out == pixels).all() or (out == pixels[:, ::-1]).all()
+      mirrored.append(out[0, 0, 0] == 0)
+  assert 70 < sum(mirrored[:200]) < 130 and not any(mirrored[200:])
+
+
+def test_device_augmentation_is_pure_and_seeded(key):
+  images = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), dtype=np.uint8)
+  settings = DataSettings(image_size=16)
+  from input_pipeline.pipeline import make_preprocessing
+  apply = jax.jit(device_augment.make(settings, make_preprocessing(settings), True))
+  first, again = apply(key, images), apply(key, images)
+  other = apply(jax.random.key(1), images)
+  np.testing.assert_array_equal(first, again)
+  assert first.shape == (6, 16, 16, 3) and first.dtype == np.uint8
+  assert not np.array_equal(first, other)
+
+
+def test_device_crop_of_the_whole_image_is_a_resize(key):
+  smooth = np.asarray(Image.fromarray(np.random.default_rng(0).integers(
+      0, 256, (5, 5, 3), dtype=np.uint8)).resize((40, 40), Image.Resampling.BICUBIC))
+  result = device_augment.random_resized_crop(key, smooth[None], (1, 1), (1, 1), (20, 20))
+  expected = np.asarray(Image.fromarray(smooth).resize((20, 20), Image.Resampling.BILINEAR))
+  assert np.abs(np.asarray(result[0]).astype(int) - expected).max() <= 2
+  same = device_augment.random_resized_crop(key, smooth[None], (1, 1), (1, 1), (40, 40))
+  np.testing.assert_array_equal(same[0], smooth)
+
+
+def test_images_in_memory_are_checked():
+  with pytest.raises(ValueError, match='uint8'):
+    sources.ArraySource(np.zeros((2, 4, 4, 3)), [0, 1])
+  with pytest.raises(ValueError, match='2 images'):
+    sources.ArraySource(np.zeros((2, 4, 4, 3), np.uint8), [0])
+
+
+def test_encoded_photographs_as_tfds_stores_them(shared_data):
+  config = {'source': 'tfds', 'name': 'imagenette64', 'data_dir': str(shared_data / 'tfds'),
+            'image_size': 64, 'resize_size': 64}
+  pipeline = create(config, batch_size=32)
+  assert pipeline.num_classes == 10 and pipeline.class_names[0] == 'tench'
+  batch = next(pipeline.train_iterator())
+  assert batch['image'].shape == (32, 64, 64, 3) and 60 < batch['image'].mean() < 180
+  source = sources.load_splits(DataSettings.from_config(config), 0).evaluation
+  with Image.open(io.BytesIO(source.read(0)[0])) as image:
+    assert image.format == 'JPEG'
