@@ -2,14 +2,10 @@
 import io
 import json
 
-import jax
-import numpy as np
-import pytest
 import tiny
 
 from configs import common
-from fcajax.train import checkpoint, loop
-from fcajax.train.errors import TrainingDiverged, UserError
+from fcajax.train import loop
 
 
 def make_config(**changes):

@@ -63,6 +63,11 @@ def train(config, directory, data, *, model=None, resume_with_changes=False, str
     return run.train(stack)
 
 
+def _due(step, every):
+  """Whether a multiple of `every` (not a whole number as a rule) lies in (step - 1, step]."""
+  return int(step / every) > int((step - 1) / every)
+
+
 class _Meter:
   """Images, seconds and seconds without data: of the interval, and of the whole session."""
 
@@ -105,11 +110,12 @@ class _Run:
       raise UserError(
           f'config.batch_size={config.batch_size} is more than the {data.num_train} training '
           'images; use a smaller batch')
-    self.steps_per_epoch = data.num_train // config.batch_size
+    # The epochs follow each other without a gap, so an epoch is seldom a whole number of steps.
+    self.steps_per_epoch = data.num_train / config.batch_size
     self.total_steps = build.total_steps(config, self.steps_per_epoch)
-    self.eval_every = max(1, round(config.eval_every_epochs * self.steps_per_epoch))
-    self.save_every = config.checkpoint.every_steps or max(
-        1, round(config.checkpoint.every_epochs * self.steps_per_epoch))
+    self.eval_every = config.eval_every_epochs * self.steps_per_epoch
+    self.save_every = (
+        config.checkpoint.every_steps or config.checkpoint.every_epochs * self.steps_per_epoch)
     self.progress = progress.Progress(
         total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch,
         every=config.log_every_steps, stream=stream, quiet=not self.first)
@@ -226,7 +232,7 @@ class _Run:
         f'{data.num_train:,} training and {data.num_evaluation:,} evaluation images of '
         f'{data.num_classes} classes\n'
         f'{self.total_steps:,} steps of {config.batch_size} images '
-        f'({self.total_steps / self.steps_per_epoch:.4g} epochs), {config.dtype}, '
+        f'({self.total_steps / self.steps_per_epoch:.1f} epochs), {config.dtype}, '
         f'{config.parallelism} on {len(devices)} x {devices[0].device_kind}\n'
         f'work directory {self.directory}; compiling the first step')
 
@@ -245,10 +251,10 @@ class _Run:
       self.progress.tick(step)
       self.meter.add(self.config.batch_size)
       final = step == self.total_steps
-      evaluation_due = final or step % self.eval_every == 0
+      evaluation_due = final or _due(step, self.eval_every)
       log_due = first or evaluation_due or step % self.config.log_every_steps == 0
       stopping = self._stopping(stop, log_due)
-      save_due = final or stopping or step % self.save_every == 0
+      save_due = final or stopping or _due(step, self.save_every)
       evaluated = None
       if log_due or save_due:
         self._write_training(step, totals, batches, first)

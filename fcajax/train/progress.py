@@ -71,9 +71,8 @@ class Progress:
     self._clear()
 
   def _position(self, step):
-    epochs = self._total / self._per_epoch
     return (f'step {step:>{len(str(self._total))}}/{self._total}  '
-            f'epoch {step / self._per_epoch:.1f}/{epochs:.4g}  ')
+            f'epoch {step / self._per_epoch:.1f}/{self._total / self._per_epoch:.1f}  ')
 
   def _draw(self, step):
     if self._quiet:

@@ -1,0 +1,83 @@
+"""Picks FcaNet's frequencies by its two-step criterion, on a held-out part of the training set.
+
+    python train.py --config configs/frequency_search.py --workdir runs/search
+    python train.py --config configs/frequency_search.py:imagenette64_cpu --workdir runs/search
+
+Variants:
+  imagenet          the paper's protocol: ResNet-50 on ImageNet, 100 epochs without attention, then
+                    20 epochs at learning rate 0.02 for each of the 49 frequencies. One seed.
+  imagenette64      fca_resnet20 on 64 x 64 images of ten classes, three seeds, for one GPU.
+  imagenette64_cpu  the same images at 32 x 32, a short base and 30 updates a candidate, for two
+                    CPU cores. See docs/frequency_search.md for what it takes and what it shows.
+  smoke             any of them for a few updates, to see that it runs.
+
+A base network that is trained already: --config.search.base=runs/resnet50.
+"""
+from ml_collections import ConfigDict
+
+from configs import common
+
+VARIANTS = ('imagenet', 'imagenette64', 'imagenette64_cpu')
+
+
+def get_config(arg=''):
+  variant, smoke = common.parse(arg, VARIANTS)
+  config = common.get_config()
+  config.task = 'frequency_search'
+  config.data.source = 'tfds'
+  config.search = ConfigDict({
+      'base': '', 'grid': (7, 7), 'num_epochs': 20.0, 'num_steps': 0, 'learning_rate': 0.02,
+      'schedule': 'cosine', 'seeds': 3, 'parallel': 7, 'batching': 'auto',
+      'top_k': (1, 2, 4, 8, 16), 'select': 0,
+  })
+  {'imagenet': _imagenet, 'imagenette64': _imagenette64,
+   'imagenette64_cpu': _imagenette64_cpu}[variant](config)
+  if smoke:
+    common.shrink(config)
+    config.search.num_steps = 2
+    config.search.seeds = 1
+    config.search.top_k = (2,)
+  return config
+
+
+def _imagenet(config):
+  config.model.name = 'fca_resnet50'
+  config.data.name = 'imagenet2012'
+  config.data.train_split, config.data.eval_split = 'train[:97%]', 'train[97%:]'
+  config.data.crop_ratio = (0.8, 1.25)
+  config.batch_size, config.eval_batch_size = 256, 256
+  config.num_epochs = 100.0
+  config.label_smoothing = 0.1
+  config.dtype = 'bfloat16'
+  config.optimizer.warmup_epochs = 5.0
+  config.search.learning_rate = 0.02
+  config.search.seeds = 1
+  config.search.parallel = 1
+  config.search.top_k = (1, 2, 4, 8, 16, 32)
+
+
+def _imagenette64(config):
+  config.model.name = 'fca_resnet20'
+  # With 16 channels, the usual reduction of 16 would leave the gate one number to go by.
+  config.model.reduction = 4
+  config.data.name = 'imagenette64'
+  config.data.train_split, config.data.eval_split = 'train[:80%]', 'train[80%:]'
+  config.data.image_size = config.data.resize_size = 64
+  config.data.in_memory = True
+  config.data.crop_area = (0.35, 1.0)
+  config.batch_size, config.eval_batch_size = 128, 256
+  config.num_epochs = 60.0
+  config.optimizer.learning_rate_batch = 128
+  config.optimizer.weight_decay = 5e-4
+  config.optimizer.warmup_epochs = 2.0
+  config.search.num_epochs = 10.0
+  config.search.parallel = 49
+
+
+def _imagenette64_cpu(config):
+  _imagenette64(config)
+  config.data.image_size = config.data.resize_size = 32
+  config.batch_size = 64
+  config.num_epochs = 12.0
+  config.search.num_steps = 30
+  config.search.parallel = 7
