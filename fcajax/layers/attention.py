@@ -193,7 +193,7 @@ class MultiSpectralAttention(SqueezeExcite):
 
 def _weighted_sum(x, filters):
   # A multiply and a sum, not a matrix product: XLA fuses them into one pass over x in full float32
-  # (no TF32), as fast as an average; the batched product is several times slower on a CPU.
+  # (no TF32), near the cost of an average; a batched product is several times slower on a CPU.
   with jax.named_scope('dct'):
     return jnp.sum(x.astype(jnp.float32) * filters, axis=(-3, -2))
 

@@ -173,8 +173,8 @@ def _factors(height, width, indices, grid):
                  f'both ({a}, {b}) at {height} x {width}')
     if problem:
       raise ValueError(f'{problem}; use a size of at least {grid[0]} x {grid[1]}, or '
-                       + (f'only the first {i} of these {len(indices)} frequencies' if i else
-                          'lower frequencies'))
+                       + ('lower frequencies' if i == 0 else
+                          f'only the first {i} of these {len(indices)} frequencies'))
     taken[a, b] = (u, v)
   rows, columns = zip(*taken)
   return dct_basis(height, rows, np.float64), dct_basis(width, columns, np.float64)
