@@ -6,7 +6,8 @@ _COLUMNS = ('stage', 'output', 'parameters', 'MACs', 'DCT', 'Fourier', 'activati
 
 
 def add_arguments(parser):
-  parser.add_argument('model', help="a name of 'fcajax list', a .safetensors file or a work directory")
+  parser.add_argument(
+      'model', help="a name of 'fcajax list', a .safetensors file or a work directory")
   parser.add_argument(
       '--image-size', type=int, nargs='+', default=None, metavar='SIZE',
       help='side of the image, or height and width (default: 224, or that of the given weights)')

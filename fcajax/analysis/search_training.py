@@ -1,0 +1,332 @@
+"""Fine-tunes many frequency candidates together: one program over an axis of runs."""
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from fcajax.layers.attention import basis_collection
+from fcajax.train import metrics
+from fcajax.train.errors import TrainingDiverged, UserError
+from fcajax.train.state import TrainState
+from fcajax.train.step import make_train_step
+
+BATCHING = ('auto', 'vmap', 'loop')
+_AXIS = 'run'
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+  """What every candidate goes through; candidates differ in their DCT filters alone.
+
+  Attributes:
+    model: a network with multi-spectral attention.
+    optimizer: from `fcajax.train.optimizer.make_optimizer`.
+    schedule: update number -> learning rate.
+    steps: updates.
+    transform: uint8 images `[N, h, w, 3]` -> input of the model.
+    augment: None, or (key, uint8 images) -> uint8 images.
+    label_smoothing: of the loss.
+    batching: 'vmap' maps one program over candidates and seeds; 'loop' runs them one after
+      another in a program of one candidate, which keeps the plain convolutions that `vmap` turns
+      into grouped ones; 'auto' is 'loop' on a CPU and 'vmap' elsewhere.
+    devices: the candidates are spread over these; None is all of JAX's.
+  """
+  model: Any
+  optimizer: Any
+  schedule: Callable
+  steps: int
+  transform: Callable
+  augment: Callable | None = None
+  label_smoothing: float = 0.0
+  batching: str = 'auto'
+  devices: Any = None
+
+  def __post_init__(self):
+    if self.batching not in BATCHING:
+      raise UserError(f'config.search.batching={self.batching!r}; use one of {BATCHING}')
+
+
+class _WithFilters:
+  """The network with its DCT filters filled in: what the train step takes as a model."""
+
+  def __init__(self, model, filters):
+    self._model, self._filters = model, filters
+
+  def apply(self, variables, *args, **kwargs):
+    return self._model.apply({**variables, 'dct': self._filters}, *args, **kwargs)
+
+
+def stack(trees):
+  """Trees of equal structure -> one tree with a new leading axis."""
+  return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def initial_states(tuning, base, seeds, sample):
+  """The states that all candidates start from: the base's weights, attention drawn anew.
+
+  Args:
+    tuning: `FineTuning`.
+    base: variables of the network without attention.
+    seeds: ints; each draws the attention's weights.
+    sample: an input of the model, `[1, H, W, C]`; only its shape matters.
+
+  Returns:
+    `TrainState` whose leaves have a leading axis of seeds.
+
+  Raises:
+    UserError: the base is of another architecture; names what does not fit.
+  """
+  states = []
+  init = jax.jit(functools.partial(tuning.model.init, train=False))
+  for seed in seeds:
+    init_key, run_key = jax.random.split(jax.random.key(seed))
+    fresh = init(init_key, jnp.zeros(sample.shape, sample.dtype))
+    params = graft(fresh['params'], base['params'])
+    states.append(TrainState(
+        step=jnp.zeros((), jnp.int32), params=params,
+        batch_stats=graft(fresh.get('batch_stats', {}), base.get('batch_stats', {})),
+        opt_state=tuning.optimizer.init(params), rng=jax.random.key_data(run_key)))
+  return stack(states)
+
+
+def graft(fresh, base):
+  """`fresh` with every leaf outside attention replaced by the base's.
+
+  Raises:
+    UserError: a leaf of either that has no partner in the other, or another shape.
+  """
+  old = _by_path(base)
+  new = _by_path(fresh)
+  wanted = {path for path in new if 'attention' not in path}
+  problems = [f'{"/".join(path)} is missing in the base' for path in sorted(wanted - old.keys())]
+  problems += [f'{"/".join(path)} is in the base alone' for path in sorted(old.keys() - wanted)]
+  problems += [f'{"/".join(path)} is {old[path].shape} in the base, {new[path].shape} here'
+               for path in sorted(wanted & old.keys()) if old[path].shape != new[path].shape]
+  if problems:
+    more = f', and {len(problems) - 5} more' if len(problems) > 5 else ''
+    raise UserError('the base network does not fit the model that is searched: '
+                    f'{"; ".join(problems[:5])}{more}. It must be the same network without '
+                    'attention, with the same classes')
+
+  def choose(path, leaf):
+    keys = tuple(part.key for part in path)
+    return jnp.asarray(old[keys]) if keys in wanted else leaf
+  return jax.tree.map_with_path(choose, fresh)
+
+
+def _by_path(tree):
+  return {tuple(part.key for part in path): leaf
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def candidate_filters(model, candidates, sample):
+  """The filters of all attention layers, for each candidate (a list of (u, v)), stacked."""
+  return stack([basis_collection(model, list(candidate), sample, train=False)
+                for candidate in candidates])
+
+
+def fine_tune(tuning, states, candidates, data, sample):
+  """Fine-tunes every candidate from every seed's state.
+
+  All candidates of a seed see the same batches in the same order, with the same augmentation;
+  seed s of S takes batches s, S + s, 2 S + s, ... of the training stream, which starts anew with
+  every call.
+
+  Args:
+    tuning: `FineTuning`.
+    states: of `initial_states`; S seeds.
+    candidates: lists of (u, v).
+    data: has `train_iterator()`, as `input_pipeline.Pipeline`.
+    sample: an input of the model, `[1, H, W, C]`.
+
+  Returns:
+    An object with `variables()`, the trained `{'params', 'batch_stats'}` with leading axes
+    `[len(candidates), S]`, for `held_out_accuracy`.
+
+  Raises:
+    TrainingDiverged: a run whose last loss is not finite.
+  """
+  devices = list(tuning.devices or jax.devices())
+  filters = candidate_filters(tuning.model, candidates, sample)
+  batching = tuning.batching
+  if batching == 'auto':
+    batching = 'loop' if devices[0].platform == 'cpu' else 'vmap'
+  runner = {'vmap': _Together, 'loop': _InTurn}[batching](
+      tuning, states, filters, len(candidates), devices)
+  seeds = _seeds(states)
+  prepare = jax.jit(functools.partial(_prepare, tuning))
+  # The streams of augmentation are the seeds', the same for every candidate.
+  keys = jnp.asarray(states.rng)
+  iterator = data.train_iterator()
+  try:
+    for step in range(tuning.steps):
+      drawn = stack([{name: batch[name] for name in ('image', 'label')}
+                     for batch in itertools.islice(iterator, seeds)])
+      runner.train({'image': prepare(keys, step, drawn['image']), 'label': drawn['label']})
+  finally:
+    if hasattr(iterator, 'close'):
+      iterator.close()
+  losses = runner.losses()
+  if not np.isfinite(losses).all():
+    seed, candidate = np.argwhere(~np.isfinite(losses))[0]
+    raise TrainingDiverged(
+        tuning.steps, f'the loss of frequencies {list(candidates[candidate])}, seed number {seed}, '
+        'is not finite after fine-tuning; lower config.search.learning_rate')
+  return runner
+
+
+def held_out_accuracy(tuning, runner, data):
+  """Scores what `fine_tune` returned on `data.evaluation_batches()`.
+
+  Returns:
+    Accuracy in percent, `[S, len(candidates)]`.
+  """
+  images = 0.0
+  transform = jax.jit(tuning.transform)
+  for batch in data.evaluation_batches():
+    images += float(np.sum(batch['mask']))
+    runner.evaluate({'image': transform(batch['image']), 'label': batch['label'],
+                     'mask': batch['mask']})
+  return 100 * runner.correct() / images
+
+
+def _prepare(tuning, keys, step, images):
+  """uint8 `[S, B, h, w, 3]` -> model inputs `[S, B, ...]`, each seed augmented by its own key."""
+  def one(key, images):
+    if tuning.augment is not None:
+      key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
+      images = tuning.augment(jax.random.fold_in(key, 0x5EA), images)
+    return tuning.transform(images)
+  return jax.vmap(one)(keys, images)
+
+
+def _train_one(tuning, state, filters, batch):
+  """One update of one candidate and seed; returns (state, loss)."""
+  step = make_train_step(
+      _WithFilters(tuning.model, filters), tuning.optimizer, tuning.schedule,
+      total_steps=tuning.steps, label_smoothing=tuning.label_smoothing)
+  state, measured = step(state, batch)
+  return state, measured['loss'].total / measured['loss'].count
+
+
+def _evaluate_one(tuning, state, filters, batch):
+  """The number of correct images of one batch for one candidate and seed."""
+  logits = tuning.model.apply({**state.variables(), 'dct': filters}, batch['image'], train=False)
+  return jnp.sum(metrics.top_k_correct(logits, batch['label'], 1) * batch['mask'])
+
+
+class _Together:
+  """All runs in one program, spread over the devices.
+
+  Candidates and seeds share one axis of runs, candidate by candidate: JAX has no rule for the
+  kernel gradient of a convolution under two `vmap`s.
+  """
+
+  def __init__(self, tuning, states, filters, count, devices):
+    self._count, self._seeds = count, _seeds(states)
+    runs = count * self._seeds
+    # Every device takes equally many, so the last run is repeated where they do not divide.
+    take = np.minimum(np.arange(-(-runs // len(devices)) * len(devices)), runs - 1)
+    candidate, self._seed = take // self._seeds, take % self._seeds
+    mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
+    self._spread = jax.sharding.NamedSharding(mesh, P(_AXIS))
+    self._everywhere = jax.sharding.NamedSharding(mesh, P())
+    self._filters = self._place(filters, candidate)
+    self._states = self._place(states, self._seed)
+    self._correct, self._losses = 0.0, None
+
+    def train(state, filters, seed, batch):
+      own = jax.tree.map(lambda leaf: leaf[seed], batch)
+      return _train_one(tuning, state, filters, own)
+
+    def over(function, axes):
+      # Runs never meet, so no device waits for another: there is no collective, and no gradient
+      # across the axis, and so nothing for check_vma to insert.
+      return jax.shard_map(
+          jax.vmap(function, axes), mesh=mesh, out_specs=P(_AXIS), check_vma=False,
+          in_specs=tuple(P() if axis is None else P(_AXIS) for axis in axes))
+    self._step = jax.jit(over(train, (0, 0, 0, None)), donate_argnums=0)
+    self._eval = jax.jit(over(functools.partial(_evaluate_one, tuning), (0, 0, None)))
+    self._seed = self._place(self._seed, slice(None))
+
+  def _place(self, tree, index):
+    return jax.device_put(jax.tree.map(lambda leaf: leaf[index], tree), self._spread)
+
+  def train(self, batch):
+    batch = jax.device_put(batch, self._everywhere)
+    try:
+      self._states, self._losses = self._step(self._states, self._filters, self._seed, batch)
+    except NotImplementedError as error:
+      raise UserError("jax.vmap cannot train this network's grouped convolutions; set "
+                      "config.search.batching='loop'") from error
+
+  def evaluate(self, batch):
+    batch = jax.device_put(batch, self._everywhere)
+    self._correct = self._correct + self._eval(self._states, self._filters, batch)
+
+  def _by_run(self, leaf):
+    leaf = np.asarray(leaf)[:self._count * self._seeds]
+    return leaf.reshape(self._count, self._seeds, *leaf.shape[1:])
+
+  def variables(self):
+    return jax.tree.map(self._by_run, self._states.variables())
+
+  def losses(self):
+    """`[S, F]`."""
+    return self._by_run(self._losses).T
+
+  def correct(self):
+    """Correct images, `[S, F]`."""
+    return self._by_run(self._correct).astype(np.float64).T
+
+
+def _seeds(states):
+  return jax.tree.leaves(states)[0].shape[0]
+
+
+class _InTurn:
+  """One candidate and seed after another, each on its device; the same interface."""
+
+  def __init__(self, tuning, states, filters, count, devices):
+    self._seeds = _seeds(states)
+    self._devices = devices
+    self._runs = []
+    for candidate in range(count):
+      device = devices[candidate % len(devices)]
+      own = jax.device_put(jax.tree.map(lambda leaf, i=candidate: leaf[i], filters), device)
+      for seed in range(self._seeds):
+        state = jax.device_put(jax.tree.map(lambda leaf, i=seed: leaf[i], states), device)
+        self._runs.append([device, seed, own, state, None, 0.0])
+    self._step = jax.jit(functools.partial(_train_one, tuning), donate_argnums=0)
+    self._eval = jax.jit(functools.partial(_evaluate_one, tuning))
+
+  def train(self, batch):
+    by_seed = [jax.tree.map(lambda leaf, i=seed: leaf[i], batch) for seed in range(self._seeds)]
+    parts = {(device, seed): jax.device_put(part, device)
+             for device in self._devices for seed, part in enumerate(by_seed)}
+    for run in self._runs:
+      device, seed, filters, state = run[:4]
+      run[3], run[4] = self._step(state, filters, parts[device, seed])
+
+  def evaluate(self, batch):
+    parts = {device: jax.device_put(batch, device) for device in self._devices}
+    for run in self._runs:
+      run[5] = run[5] + self._eval(run[3], run[2], parts[run[0]])
+
+  def variables(self):
+    trained = stack([run[3].variables() for run in self._runs])
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, self._seeds, *leaf.shape[1:]), trained)
+
+  def losses(self):
+    """`[S, F]`."""
+    return np.array([float(run[4]) for run in self._runs]).reshape(-1, self._seeds).T
+
+  def correct(self):
+    """Correct images, `[S, F]`."""
+    return np.array([float(run[5]) for run in self._runs]).reshape(-1, self._seeds).T

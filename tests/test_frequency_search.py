@@ -1,0 +1,303 @@
+"""The search: ranking, statistics, training together, resuming, and what it refuses."""
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import frequency_search as config_file
+from fcajax.analysis import frequency_search, plot_search, search_report, search_training
+from fcajax.analysis.search_checks import _overlap, _parse_split
+from fcajax.models.registry import create_model
+from fcajax.ops.dct import frequency_indices
+from fcajax.preprocess import Preprocessing, device_transform
+from fcajax.train import optimizer
+from fcajax.train.step import make_train_step
+
+SIDE, CLASSES, BATCH = 16, 3, 6
+
+
+class Data:
+  """Coloured noise in three classes; counts how often the training stream was opened."""
+
+  def __init__(self, train=60, held_out=30, batch=BATCH):
+    self.class_names = ['red', 'green', 'blue']
+    self.num_classes, self.num_train, self.num_evaluation = CLASSES, train, held_out
+    self.preprocessing = Preprocessing(image_size=SIDE, resize_size=SIDE)
+    self.device_augment = None
+    self.opened = 0
+    self._batch = batch
+
+  def _images(self, seed, count):
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, CLASSES, count).astype(np.int32)
+    images = random.integers(0, 190, (count, SIDE, SIDE, 3))
+    images[np.arange(count), ..., labels] += 60
+    return images.astype(np.uint8), labels
+
+  def train_iterator(self):
+    self.opened += 1
+    for i in itertools.count():
+      images, labels = self._images(i, self._batch)
+      yield {'image': images, 'label': labels}
+
+  def evaluation_batches(self):
+    images, labels = self._images(99_999, self.num_evaluation)
+    mask = np.ones(len(labels), np.float32)
+    mask[-1] = 0
+    yield {'image': images, 'label': labels, 'mask': mask}
+
+  def corrupt_files(self):
+    return []
+
+
+NETWORK = {'stage_sizes': (1,), 'width': 8, 'stage_strides': (1,)}
+
+
+def searched(**overrides):
+  return create_model('fca_resnet20', CLASSES, reduction=4, **NETWORK, **overrides)
+
+
+def small_tuning(batching, devices, steps=3):
+  rates = config_file.get_config('smoke').optimizer
+  data = Data()
+  return search_training.FineTuning(
+      model=searched(frequencies=((0, 0),)), optimizer=optimizer.make_optimizer(rates),
+      schedule=lambda step: 0.05 * (1 - step / steps), steps=steps,
+      transform=device_transform(data.preprocessing), label_smoothing=0.1, batching=batching,
+      devices=devices)
+
+
+def random_base(seed=7):
+  model = create_model('resnet20', CLASSES, **NETWORK)
+  return model.init(jax.random.key(seed), np.zeros((1, SIDE, SIDE, 3), np.float32), train=False)
+
+
+SAMPLE = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
+FREQUENCIES = [[(0, 0)], [(0, 1)], [(3, 2)]]
+
+
+def test_published_accuracies_give_the_published_orders(facts):
+  published = facts['fcanet']
+  accuracy = published['single_frequency_top1_percent_7x7']
+  top = [list(pair) for pair in search_report.rank(accuracy)]
+  bottom = [list(pair) for pair in search_report.rank(accuracy, lowest=True)]
+  assert top == published['top_order']
+  assert bottom == published['bot_order']
+  assert tuple(map(tuple, top[:32])) == frequency_indices('top32')
+  assert tuple(map(tuple, bottom[:32])) == frequency_indices('bot32')
+
+
+def test_equal_accuracies_keep_the_order_of_the_grid():
+  assert search_report.rank([[1, 2], [2, 1]]) == [(0, 1), (1, 0), (0, 0), (1, 1)]
+  assert search_report.rank([[1, 2], [2, 1]], lowest=True) == [(0, 0), (1, 1), (0, 1), (1, 0)]
+  with pytest.raises(ValueError, match='finite'):
+    search_report.rank([[1, np.nan]])
+
+
+def test_noise_agrees_with_scipy_and_ignores_shifts_of_a_seed():
+  stats = pytest.importorskip('scipy.stats')
+  random = np.random.default_rng(0)
+  accuracy = 60 + random.normal(0, 1, (4, 10)) + np.arange(10) * 0.4
+  noise = search_report.frequency_noise(accuracy)
+  shifted = search_report.frequency_noise(accuracy + np.array([[0], [5], [-3], [1]]))
+  assert noise['f'] == pytest.approx(shifted['f'])
+  assert noise['p'] == pytest.approx(stats.f.sf(noise['f'], *noise['degrees']), rel=1e-3)
+  centred = accuracy - accuracy.mean(1, keepdims=True)
+  residual = centred - centred.mean(0)
+  assert noise['noise_std'] == pytest.approx(np.sqrt((residual**2).sum() / 27))
+  assert search_report.frequency_noise(accuracy[:1]) is None
+
+
+def test_the_statement_tells_noise_from_difference():
+  random = np.random.default_rng(1)
+  noise = 60 + random.normal(0, 1, (3, 49))
+  assert 'within noise' in search_report.statement(noise, (7, 7))
+  assert 'more than noise' in search_report.statement(noise + np.arange(49), (7, 7))
+  assert 'One seed' in search_report.statement(noise[:1], (7, 7))
+
+
+def test_runs_trained_together_equal_separate_runs():
+  """Three frequencies under vmap, over several devices, against plain networks one at a time."""
+  base = random_base()
+  together = small_tuning('vmap', jax.devices()[:2])
+  states = search_training.initial_states(together, base, [0, 1], SAMPLE)
+  runs = search_training.fine_tune(together, states, FREQUENCIES, Data(), SAMPLE)
+  trained = runs.variables()
+  for candidate, seed in ((0, 1), (1, 0), (2, 0)):
+    tuning = small_tuning('loop', None)
+    step = jax.jit(make_train_step(
+        searched(frequencies=tuple(FREQUENCIES[candidate])), tuning.optimizer, tuning.schedule,
+        total_steps=tuning.steps, transform=tuning.transform, label_smoothing=0.1))
+    state = jax.tree.map(lambda leaf, seed=seed: leaf[seed], states)
+    for batch in itertools.islice(Data().train_iterator(), seed, 2 * tuning.steps, 2):
+      state, _ = step(state, batch)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.variables()):
+      got = trained
+      for key in path:
+        got = got[key.key]
+      np.testing.assert_allclose(
+          got[candidate, seed], leaf, rtol=2e-4, atol=2e-5, err_msg=jax.tree_util.keystr(path))
+  moved = jax.tree.map(lambda leaf: np.ptp(leaf, axis=0).max(), trained['params'])
+  assert max(jax.tree.leaves(moved)) > 1e-3, 'the frequency makes no difference'
+
+
+def test_in_turn_gives_the_accuracies_of_together():
+  base = random_base()
+  scores = []
+  for batching, devices in (('vmap', jax.devices()[:1]), ('loop', jax.devices()[:1])):
+    tuning = small_tuning(batching, devices, steps=6)
+    states = search_training.initial_states(tuning, base, [3], SAMPLE)
+    runs = search_training.fine_tune(tuning, states, FREQUENCIES[:2], Data(), SAMPLE)
+    scores.append(search_training.held_out_accuracy(tuning, runs, Data()))
+  np.testing.assert_allclose(scores[0], scores[1], atol=100 / 29 + 1e-6)
+  assert scores[0].shape == (1, 2)
+
+
+def test_a_base_of_another_architecture_is_refused():
+  base = random_base()
+  base['params']['stage1']['block0']['conv1'].pop('kernel')
+  tuning = small_tuning('loop', None)
+  with pytest.raises(ValueError, match='stage1/block0/conv1/kernel is missing in the base'):
+    search_training.initial_states(tuning, base, [0], SAMPLE)
+  other = searched(frequencies=((0, 0),)).init(
+      jax.random.key(0), np.zeros((1, SIDE, SIDE, 3), np.float32), train=False)
+  with pytest.raises(ValueError, match=r'attention.* is in the base alone'):
+    search_training.initial_states(tuning, other, [0], SAMPLE)
+
+
+def small_config(**search):
+  config = config_file.get_config('imagenette64_cpu,smoke')
+  with config.unlocked():
+    config.model.update(NETWORK, reduction=4)
+    config.search.update(grid=(2, 3), parallel=2, seeds=2, num_steps=2, top_k=(1, 2), **search)
+  config.batch_size = config.eval_batch_size = BATCH
+  config.data.image_size = SIDE
+  return config
+
+
+@pytest.fixture
+def base_file(tmp_path):
+  from fcajax.weights import save_model
+  path = tmp_path / 'base.safetensors'
+  variables = random_base()
+  save_model(path, {'params': variables['params'], 'batch_stats': variables['batch_stats']}, {
+      'model': {'name': 'resnet20', 'num_classes': CLASSES,
+                'overrides': NETWORK},
+      'class_names': ['red', 'green', 'blue'],
+      'preprocessing': Preprocessing(image_size=SIDE).to_dict()})
+  return str(path)
+
+
+class Stop(Exception):
+  pass
+
+
+def test_an_interrupted_search_goes_on_with_the_next_group(
+    tmp_path, base_file, monkeypatch, capsys):
+  config = small_config(base=base_file, batching='loop')
+  groups = []
+
+  def scored(tuning, states, candidates, data, sample):
+    groups.append([tuple(map(tuple, c)) for c in candidates])
+    if len(groups) == 3:
+      raise Stop
+    return fine_tune(tuning, states, candidates, data, sample)
+
+  fine_tune = search_training.fine_tune
+  monkeypatch.setattr(frequency_search, 'fine_tune', scored)
+  with pytest.raises(Stop):
+    frequency_search.run(config, tmp_path / 'run', Data())
+  partial = json.loads((tmp_path / 'run' / 'search_partial' / 'results.json').read_text())
+  assert list(partial['step1']) == ['0,0', '0,1', '0,2', '1,0']
+  config.search.parallel = 1
+  report = frequency_search.run(config, tmp_path / 'run', Data())
+  assert groups[3:5] == [[((1, 1),)], [((1, 2),)]]
+  assert len(groups) == 7
+  assert partial['step1']['0,2'] == [report['accuracy_by_seed'][s][0][2] for s in range(2)]
+  assert 'were scored before' in capsys.readouterr().out
+
+  path = tmp_path / 'run' / 'search.json'
+  assert json.loads(path.read_text()) == report
+  assert np.shape(report['accuracy']) == np.shape(report['std']) == (2, 3)
+  assert frequency_indices(str(path), (2, 3)) == tuple(map(tuple, report['selected']))
+  assert frequency_indices(f'{path}:top3', (2, 3)) == tuple(map(tuple, report['ranked'][:3]))
+  assert set(report['step2']) == {'1', '2'}
+  assert len(report['selected']) == max(
+      report['step2'].items(), key=lambda item: (item[1]['mean'], -int(item[0])))[0].__int__()
+  assert (tmp_path / 'run' / 'search.png').stat().st_size > 5000
+
+  config.search.learning_rate = 0.5
+  with pytest.raises(ValueError, match=r'search\.learning_rate: 0.02 there, 0.5 now'):
+    frequency_search.run(config, tmp_path / 'run', Data())
+
+
+def test_the_base_is_trained_without_attention_where_none_is_given(tmp_path, monkeypatch):
+  config = small_config(batching='loop')
+  config.parallelism = 'jit'
+  seen = {}
+
+  def train(config, directory, data, stream):
+    seen['config'] = config
+    return {'stopped_by': 15}
+
+  monkeypatch.setattr('fcajax.train.loop.train', train)
+  assert frequency_search.run(config, tmp_path, Data()) == {'stopped_by': 15}
+  assert seen['config'].model.attention == 'none'
+  assert 'search' not in seen['config']
+  assert config.model.attention is None
+
+
+@pytest.mark.parametrize('change, data, message', [
+    ({'data.eval_split': 'validation'}, {}, r"eval_split='validation' is no part of .*train\["),
+    ({'data.eval_split': 'train[70%:]'}, {}, "'train\\[70%:\\]' overlaps"),
+    ({}, {'held_out': 29}, '29 held-out images of 3 classes'),
+    ({}, {'train': 5}, 'batch_size=6 is more than the 5 training images'),
+    ({'search.base': 'nowhere.safetensors'}, {}, "'nowhere.safetensors' does not exist"),
+    ({'search.top_k': (3,)}, {}, r'top_k=\(3,\) in stage1/block0/attention: channels=8'),
+    ({'search.grid': (17, 7)}, {}, 'cannot tell all frequencies apart in stage1'),
+    ({'search.grid': (9, 9)}, {}, 'cannot tell all frequencies apart in stage2'),
+    ({'search.seeds': 0}, {}, 'seeds=0 must be at least 1'),
+    ({'search.batching': 'map'}, {}, "batching='map'; use one of"),
+    ({'model.attention': 'se'}, {}, 'no option'),
+])
+def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, change, data, message):
+  config = small_config()
+  with config.unlocked():
+    config.model.update(stage_sizes=(1, 1), stage_strides=(1, 2))
+    config.update_from_flattened_dict(change)
+  data = Data(**data)
+  with pytest.raises(ValueError, match=message):
+    frequency_search.run(config, tmp_path / 'run', data)
+  assert not data.opened
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_diverged_run_names_its_frequency():
+  tuning = small_tuning('loop', None, steps=2)
+  base = jax.tree.map(lambda leaf: leaf * np.nan, random_base())
+  states = search_training.initial_states(tuning, base, [0], SAMPLE)
+  with pytest.raises(FloatingPointError, match=r'\[\(0, 0\)\].*not finite'):
+    search_training.fine_tune(tuning, states, FREQUENCIES[:1], Data(), SAMPLE)
+
+
+def test_splits_that_share_images_are_recognised():
+  def shares(left, right):
+    return _overlap(_parse_split(left), _parse_split(right))
+  assert shares('train', 'train[90%:]')
+  assert shares('train[:81%]', 'train[80%:]')
+  assert shares('train[:9001]', 'train[9000:]')
+  assert not shares('train[:80%]', 'train[80%:]')
+  assert not shares('train[:9000]', 'train[9000:]')
+
+
+def test_files_that_are_no_result_are_refused(tmp_path):
+  with pytest.raises(ValueError, match='no search result at'):
+    search_report.load_report(tmp_path)
+  (tmp_path / 'search.json').write_text('{"grid": [7,')
+  with pytest.raises(ValueError, match='is not JSON'):
+    search_report.load_report(tmp_path)
+  (tmp_path / 'search.json').write_text('{"grid": [7, 7]}')
+  with pytest.raises(ValueError, match=r"has no \['accuracy'"):
+    plot_search.search_report.load_report(tmp_path / 'search.json')
