@@ -7,6 +7,7 @@ work at twice the size and four times the cost.
 import functools
 
 from fcajax.models.dct_input import DctInput
+from fcajax.models.ffc_resnet import FFCResNet
 from fcajax.models.resnet import ResNet
 
 
@@ -15,6 +16,12 @@ class DctResNet(DctInput, ResNet):
 
   The first block's convolutions take k channels. Fields are those of `ResNet` and `DctInput`.
   """
+
+  stem: str = 'none'
+
+
+class DctFFCResNet(DctInput, FFCResNet):
+  """ResNet of fast Fourier convolutions on coefficients; fields of `FFCResNet` and `DctInput`."""
 
   stem: str = 'none'
 
@@ -31,4 +38,7 @@ VARIANTS = {
     f'dct_resnet{depth}{suffix}': functools.partial(
         DctResNet, **fields, stage_strides=strides, dct_sizes=sizes)
     for suffix, (strides, sizes) in _STRIDES.items() for depth, fields in _DEPTHS.items()
+} | {
+    f'dct_ffc_resnet{depth}': functools.partial(DctFFCResNet, **_DEPTHS[depth])
+    for depth in (18, 50)
 }

@@ -4,7 +4,7 @@
     inp_GM.inp_gate.0, inp_gate.1      gate/mix, gate/norm                     (gate)
     inp_GM.inp_gate_l                  gate/logits_kernel, logits_bias
     features.0.0, features.0.1         stem_conv, stem_norm                    (MobileNetV2)
-    features.3.conv.3, .conv.1.0       stage2/block1/depthwise_conv            (either spelling)
+    features.3.conv.3 (or .conv.1.0)   stage2/block1/depthwise_conv
     conv.0, features.18.0              head_conv
     blocks.1.1.conv_dw, conv_stem      stage2/block1/depthwise_conv, stem_conv (timm)
 
@@ -23,16 +23,38 @@ _FEATURE = re.compile(r'features\.(\d+)\.(.+)')
 _TIMM_BLOCK = re.compile(r'blocks\.(\d+)\.(\d+)\.(.+)')
 _BLOCKS = [(stage + 1, block) for stage, row in enumerate(STAGES) for block in range(row[2])]
 
-# Places of the layers inside a block: published code, torchvision, timm.
+# Places of the layers inside a block: published code, timm.
 _EXPANDED = {
-    'expand': (('conv.0', 'conv.1'), ('conv.0.0', 'conv.0.1'), ('conv_pw', 'bn1')),
-    'depthwise': (('conv.3', 'conv.4'), ('conv.1.0', 'conv.1.1'), ('conv_dw', 'bn2')),
-    'project': (('conv.6', 'conv.7'), ('conv.2', 'conv.3'), ('conv_pwl', 'bn3')),
+    'expand': (('conv.0', 'conv.1'), ('conv_pw', 'bn1')),
+    'depthwise': (('conv.3', 'conv.4'), ('conv_dw', 'bn2')),
+    'project': (('conv.6', 'conv.7'), ('conv_pwl', 'bn3')),
 }
 _UNEXPANDED = {
-    'depthwise': (('conv.0', 'conv.1'), ('conv.0.0', 'conv.0.1'), ('conv_dw', 'bn1')),
-    'project': (('conv.3', 'conv.4'), ('conv.1', 'conv.2'), ('conv_pw', 'bn2')),
+    'depthwise': (('conv.0', 'conv.1'), ('conv_dw', 'bn1')),
+    'project': (('conv.3', 'conv.4'), ('conv_pw', 'bn2')),
 }
+_TORCHVISION_LAYER = re.compile(r'(features\.\d+)\.conv\.(\d)(?:\.(\d))?\.(\w+)')
+
+
+def rename(state):
+  """torchvision's names of MobileNetV2's blocks to those of the published code.
+
+  torchvision groups a convolution with its norm, so that `conv.3` of a block is a norm there and a
+  convolution here; a key alone does not tell.
+  """
+  grouped = {match[1] for match in map(_TORCHVISION_LAYER.fullmatch, state) if match and match[3]}
+  expanded = {match[1] for match in map(_TORCHVISION_LAYER.fullmatch, state)
+              if match and match[2] == '1' and match[3]}
+  renamed = {}
+  for key, value in state.items():
+    match = _TORCHVISION_LAYER.fullmatch(key)
+    if match and match[1] in grouped:
+      feature, place, norm, leaf = match.groups()
+      last = 2 if feature in expanded else 1
+      layer = 3 * int(place) + int(norm) if norm else 3 * last + int(place) - last
+      key = f'{feature}.conv.{layer}.{leaf}'
+    renamed[key] = value
+  return renamed
 
 
 def target(key, model):
@@ -109,13 +131,12 @@ _FIRST_KERNELS = {
     'model.0.0.conv1.weight': 1,
     'layer1.0.conv1.weight': 1,
     'features.0.conv.0.weight': 0,
-    'features.0.conv.0.0.weight': 0,
 }
 
 
 def infer_overrides(state):
   """`num_classes`, `gate`, and `coefficients` where their number is that of a square subset."""
-  overrides = {}
+  state, overrides = rename(state), {}
   for name in ('fc.weight', 'classifier.weight', 'classifier.1.weight'):
     if name in state:
       overrides['num_classes'] = int(state[name].shape[0])
