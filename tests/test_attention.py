@@ -130,7 +130,7 @@ def test_squeeze_and_excite_widths(key):
 @pytest.mark.parametrize('channels, size', [
     (4, 1), (8, 3), (16, 3), (64, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)])
 def test_eca_kernel_size(channels, size):
-  # The odd number nearest to (log2(C) + 1) / 2 from its integer part, as ECA-Net counts.
+  # The integer part of (log2(C) + 1) / 2, or the odd number after it.
   assert eca_kernel_size(channels) == size
 
 
@@ -316,3 +316,14 @@ def test_bad_attention(spec, options, message):
 def test_bad_multispectral(key, fields, shape, message):
   with pytest.raises(ValueError, match=message):
     MultiSpectralAttention(**fields).init(key, jnp.zeros(shape))
+
+
+def test_errors_name_the_layer(key):
+  class Network(nn.Module):
+
+    @nn.compact
+    def __call__(self, x):
+      return MultiSpectralAttention(name='attention')(x)
+
+  with pytest.raises(ValueError, match='^attention: frequencies .* at 4 x 4'):
+    Network().init(key, jnp.zeros((1, 4, 4, 32)))

@@ -113,6 +113,15 @@ class MultiSpectralAttention(SqueezeExcite):
   allow_smaller: bool = False
 
   def squeeze(self, x):
+    try:
+      return self._squeeze(x)
+    except ValueError as error:
+      if not self.path:
+        raise
+      # Stages differ in size, so the user needs to know which one does not fit.
+      raise ValueError(f'{"/".join(self.path)}: {error}') from error
+
+  def _squeeze(self, x):
     if self.basis not in ('dct', 'random', 'orthogonal'):
       raise ValueError(f"basis={self.basis!r} is not one of 'dct', 'random', 'orthogonal'")
     if self.has_variable('dct', 'basis'):
