@@ -325,5 +325,5 @@ def test_errors_name_the_layer(key):
     def __call__(self, x):
       return MultiSpectralAttention(name='attention')(x)
 
-  with pytest.raises(ValueError, match='^attention: frequencies .* at 4 x 4'):
+  with pytest.raises(ValueError, match=r'^attention: frequencies .* at 4 x 4'):
     Network().init(key, jnp.zeros((1, 4, 4, 32)))
