@@ -73,6 +73,8 @@ class Preprocessing:
     if self.resize_size < 0:
       raise ValueError(f'resize_size={self.resize_size} must be 0 (automatic) or a length in '
                        'pixels')
+    if self.chroma not in ('full', 'half'):
+      raise ValueError(f"chroma={self.chroma!r} is unknown; use 'full' or 'half'")
     if self.representation == 'ycbcr' and any(side % 2 for side in self.shape):
       raise ValueError(f'image_size={size} must be even for representation="ycbcr"')
     if self.representation == 'dct':

@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from fcajax.images import decode_region
+from fcajax.images import decode_image, decode_region
 from fcajax.preprocess import evaluation_transform
 
 _ATTEMPTS = 10
@@ -84,22 +84,29 @@ class TrainTransform:
     preprocessing: a `Preprocessing`.
     mirror: False forbids flips.
     seed: of the augmentation.
+    wire: what travels to the device, see `input_pipeline.wire`.
   """
 
-  def __init__(self, settings, preprocessing, mirror, seed):
+  def __init__(self, settings, preprocessing, mirror, seed, wire):
     self._area, self._ratio = settings.crop_area, settings.crop_ratio
     self._augment = settings.augment
     self._flip = settings.flip and mirror
     self._preprocessing = preprocessing
     self._seed = int(seed)
+    self.wire = wire
 
   def __call__(self, data, position, out):
     """Writes the image; raises ImageError where `data` is none."""
-    if not self._augment:
-      evaluate(data, self._preprocessing, out)
-      return
+    rgb = self.wire.target(out)
+    if self._augment:
+      self._crop(data, position, rgb)
+    else:
+      evaluate(data, self._preprocessing, rgb)
+    self.wire.write(rgb, out)
+
+  def _crop(self, data, position, rgb):
     uniform = draw(self._seed, position)
-    shape = out.shape[:2]
+    shape = rgb.shape[:2]
 
     def choose(size):
       return random_crop(*size, self._area, self._ratio, uniform), shape
@@ -108,11 +115,28 @@ class TrainTransform:
       pixels, crop = data, choose(data.shape[:2])[0]
     else:
       pixels, crop = decode_region(data, choose)
-    resize_into(pixels, crop, out, self._flip and uniform[-1] < 0.5)
+    resize_into(pixels, crop, rgb, self._flip and uniform[-1] < 0.5)
+
+
+class EvaluationTransform:
+  """Bytes or pixels to the evaluation image, written into a slot of the batch.
+
+  Args:
+    preprocessing: a `Preprocessing`.
+    wire: what travels to the device, see `input_pipeline.wire`.
+  """
+
+  def __init__(self, preprocessing, wire):
+    self._preprocessing, self.wire = preprocessing, wire
+
+  def __call__(self, data, out):
+    """Writes the image; raises ImageError where `data` is none."""
+    rgb = self.wire.target(out)
+    evaluate(data, self._preprocessing, rgb)
+    self.wire.write(rgb, out)
 
 
 def evaluate(data, preprocessing, out):
-  """Writes the evaluation image of bytes or pixels; raises ImageError where `data` is none."""
-  from fcajax.images import decode_image
+  """Writes the evaluation image of bytes or pixels, RGB; ImageError where `data` is none."""
   image = data if isinstance(data, np.ndarray) else decode_image(data)
   out[...] = evaluation_transform(image, preprocessing)

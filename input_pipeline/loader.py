@@ -5,6 +5,7 @@ import os
 import cv2
 import grain
 import numpy as np
+import threadpoolctl
 from absl import flags
 
 from fcajax.images import ImageError
@@ -40,8 +41,9 @@ class Decoder:
     if self._threads == 1 or count <= _CHUNK:
       return [index for slot in range(count) for index in one(slot)]
     if self._pool is None:
-      # OpenCV's own threads would compete with these.
+      # Threads of OpenCV and of NumPy's matrix products would compete with these.
       cv2.setNumThreads(0)
+      threadpoolctl.threadpool_limits(1, 'blas')
       self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, 'decode')
 
     def chunk(start):
@@ -55,19 +57,18 @@ class TrainBatch:
 
   Args:
     source: see `input_pipeline.sources`.
-    transform: `transform(data, position, out)` writes one image.
-    shape, dtype: of one image.
+    transform: an `augment.TrainTransform`.
     threads: see `Decoder`.
   """
 
-  def __init__(self, source, transform, shape, dtype, threads):
+  def __init__(self, source, transform, threads):
     self._source, self._transform = source, transform
-    self._shape, self._dtype = tuple(shape), np.dtype(dtype)
+    self._wire = transform.wire
     self._decoder = Decoder(threads)
 
   def __call__(self, places):
     positions, indices = places
-    images = np.empty((len(indices), *self._shape), self._dtype)
+    images = np.empty((len(indices), *self._wire.shape), self._wire.dtype)
     labels = np.empty(len(indices), np.int32)
 
     def one(slot):
@@ -91,13 +92,13 @@ class TrainBatch:
 class EvaluationBatch:
   """Dataset places to a padded batch; places beyond the end and corrupt images have mask 0."""
 
-  def __init__(self, source, transform, shape, dtype, threads):
+  def __init__(self, source, transform, threads):
     self._source, self._transform = source, transform
-    self._shape, self._dtype = tuple(shape), np.dtype(dtype)
+    self._wire = transform.wire
     self._decoder = Decoder(threads)
 
   def __call__(self, indices):
-    images = np.zeros((len(indices), *self._shape), self._dtype)
+    images = np.zeros((len(indices), *self._wire.shape), self._wire.dtype)
     labels = np.zeros(len(indices), np.int32)
     mask = np.zeros(len(indices), np.float32)
 

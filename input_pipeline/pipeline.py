@@ -7,7 +7,8 @@ from absl import logging
 
 from fcajax.images import ImageError, decode_image
 from fcajax.preprocess import Preprocessing
-from input_pipeline import augment, loader
+from input_pipeline import augment, loader, wire
+from input_pipeline.normalization import make_preprocessing
 from input_pipeline.settings import DataSettings
 from input_pipeline.sources import ArraySource, Splits, load_splits
 
@@ -36,6 +37,7 @@ class Pipeline:
     self.class_names = list(splits.class_names)
     self.num_classes = len(self.class_names)
     self.device_augment = None
+    self._wire = wire.choose(settings, preprocessing)
     self._in_memory = _wants_memory(splits, settings, preprocessing)
     if self._in_memory:
       from input_pipeline import device_augment
@@ -46,14 +48,14 @@ class Pipeline:
 
   def _to_memory(self, splits):
     started = time.monotonic()
-    stored = self.preprocessing
-    if self.device_augment is not None and not self._settings.crop_padding:
+    shape, short_side = self.preprocessing.shape, self.preprocessing.short_side
+    evaluated = stored = Preprocessing(image_size=shape, resize_size=short_side)
+    crops = self.device_augment is not None and not self._settings.crop_padding
+    if crops and splits.train.image_shape != shape:
       # A random resized crop needs the surroundings of the centre crop.
-      factor = stored.short_side / max(stored.shape)
-      larger = tuple(max(side, round(side * factor)) for side in stored.shape)
-      stored = Preprocessing(image_size=larger, resize_size=stored.resize_size)
-    evaluated = Preprocessing(image_size=self.preprocessing.image_size,
-                              resize_size=self.preprocessing.resize_size)
+      factor = short_side / max(shape)
+      larger = tuple(max(side, round(side * factor)) for side in shape)
+      stored = Preprocessing(image_size=larger, resize_size=short_side)
     train = self._decode_all(splits.train, stored, 'train')
     evaluation = self._decode_all(splits.evaluation, evaluated, 'evaluation')
     logging.info('decoded %d images into memory (%.0f MB) in %.1f s', len(train) + len(evaluation),
@@ -102,10 +104,6 @@ class Pipeline:
     """Sorted names of the images that this process has skipped so far."""
     return sorted({name for names in self._corrupt.values() for name in names.values()})
 
-  @property
-  def _shape_and_type(self):
-    return (*self.preprocessing.shape, 3), np.uint8
-
   def train_iterator(self):
     """An endless iterator over batches {'image' uint8 `[B, h, w, 3]`, 'label' int32 `[B]`}.
 
@@ -117,8 +115,8 @@ class Pipeline:
       load = loader.Gather(source, evaluation=False)
     else:
       transform = augment.TrainTransform(settings, self.preprocessing, self._splits.mirror,
-                                         self._seed)
-      load = loader.TrainBatch(source, transform, *self._shape_and_type, settings.threads)
+                                         self._seed, self._wire)
+      load = loader.TrainBatch(source, transform, settings.threads)
     batches = loader.training_batches(
         len(source), batch_size=self._sizes[0], seed=self._seed, load=load, **self._process)
     order = {'seed': self._seed, 'examples': len(source), 'batch_size': self._sizes[0]}
@@ -139,8 +137,8 @@ class Pipeline:
     if self._in_memory:
       load = loader.Gather(source, evaluation=True)
     else:
-      transform = EvaluationTransform(self.preprocessing)
-      load = loader.EvaluationBatch(source, transform, *self._shape_and_type, settings.threads)
+      transform = augment.EvaluationTransform(self.preprocessing, self._wire)
+      load = loader.EvaluationBatch(source, transform, settings.threads)
     batches = loader.evaluation_batches(len(source), batch_size=self._sizes[1], load=load,
                                         **self._process)
     iterator = loader.iterate(batches, 0 if self._in_memory else settings.workers,
@@ -148,16 +146,6 @@ class Pipeline:
     for batch in iterator:
       self._note('evaluation', source, batch.pop(loader.SKIPPED))
       yield batch
-
-
-class EvaluationTransform:
-  """Bytes or pixels to the evaluation image, written into a slot of the batch."""
-
-  def __init__(self, preprocessing):
-    self._preprocessing = preprocessing
-
-  def __call__(self, data, out):
-    augment.evaluate(data, self._preprocessing, out)
 
 
 def _reason(source, index):
@@ -177,12 +165,6 @@ def _wants_memory(splits, settings, preprocessing):
     return False
   count = len(splits.train) + len(splits.evaluation)
   return count * preprocessing.shape[0] * preprocessing.shape[1] * 3 <= IN_MEMORY_LIMIT
-
-
-def make_preprocessing(settings):
-  """The `Preprocessing` that the settings describe."""
-  return Preprocessing(image_size=settings.image_size, resize_size=settings.resize_size,
-                       mean=settings.mean, std=settings.std)
 
 
 def _check_batch(name, size, process_count):

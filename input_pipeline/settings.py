@@ -43,6 +43,9 @@ class DataSettings:
     statistics: JSON written by `python -m input_pipeline.statistics`.
     dct_on: for 'dct', 'device' or 'host'.
     dct_bits: for dct_on='host', 16 or 8 bits a coefficient.
+    wire: what travels to the device: 'rgb', '420' (planar YCbCr, half the bytes, half the chroma
+      resolution) or 'auto', which is 'rgb' save for 'dct' with chroma='half', where '420' loses
+      nothing.
   """
   source: str = 'folder'
   name: str = ''
@@ -72,6 +75,7 @@ class DataSettings:
   statistics: str = ''
   dct_on: str = 'device'
   dct_bits: int = 16
+  wire: str = 'auto'
 
   def __post_init__(self):
     _one_of('source', self.source, SOURCES)
@@ -79,6 +83,7 @@ class DataSettings:
     _one_of('normalization', self.normalization, NORMALIZATIONS)
     _one_of('dct_on', self.dct_on, ('device', 'host'))
     _one_of('dct_bits', self.dct_bits, (8, 16))
+    _one_of('wire', self.wire, ('auto', 'rgb', '420'))
     _one_of('in_memory', self.in_memory, (True, False, 'auto'))
     for name, low, high in (('crop_area', 0, 1), ('crop_ratio', 0, float('inf'))):
       value = tuple(float(v) for v in getattr(self, name))

@@ -1,0 +1,92 @@
+"""Settings to `Preprocessing`: which statistics normalise the input, checked before any work."""
+import json
+import pathlib
+
+from fcajax.ops import coefficients
+from fcajax.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from input_pipeline import wire
+
+
+def _statistics_path(settings):
+  if not settings.statistics:
+    raise ValueError(
+        f'representation={settings.representation!r} is normalised with the statistics of the '
+        'training set; make them with\n  python -m input_pipeline.statistics --config CONFIG '
+        '--output statistics.json\nand set data.statistics=statistics.json, or set '
+        "data.normalization to 'none'"
+        + (" or 'published'" if settings.representation == 'dct' else ''))
+  return settings.statistics
+
+
+def read_pixel_statistics(path, representation):
+  """(mean, std) of three channels out of a file of the statistics command.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: statistics of another representation, or damaged.
+  """
+  try:
+    content = json.loads(pathlib.Path(path).read_text())
+  except FileNotFoundError:
+    raise FileNotFoundError(f"data.statistics='{path}' does not exist; make it with `python -m "
+                            'input_pipeline.statistics`') from None
+  except json.JSONDecodeError as error:
+    raise ValueError(f"data.statistics='{path}' is not JSON ({error})") from error
+  found = content.get('representation', 'dct')
+  if found != representation:
+    raise ValueError(f"data.statistics='{path}' is of representation={found!r}, the config has "
+                     f'{representation!r}; compute them again')
+  return tuple(content['mean']), tuple(content['std'])
+
+
+def _pixel_statistics(settings):
+  """(mean, std) of three channels, in 0..1."""
+  if settings.normalization == 'none':
+    return (0.0,) * 3, (1.0,) * 3
+  if settings.statistics:
+    return read_pixel_statistics(settings.statistics, settings.representation)
+  rgb = tuple(settings.mean), tuple(settings.std)
+  if settings.representation == 'ycbcr' and rgb == (IMAGENET_MEAN, IMAGENET_STD):
+    _statistics_path(settings)
+  return rgb
+
+
+def _coefficient_settings(settings):
+  """The fields of `Preprocessing` that belong to representation 'dct'."""
+  subset = coefficients.coefficient_subset(settings.coefficients)
+  # A file's content, not its path, belongs into a checkpoint.
+  named = isinstance(settings.coefficients, str) and settings.coefficients in coefficients.SUBSETS
+  fields = {'chroma': settings.chroma,
+            'coefficients': settings.coefficients if named else
+            dict(zip(coefficients.COMPONENTS, subset.components))}
+  std = None
+  if settings.normalization != 'none':
+    source = ('published' if settings.normalization == 'published'
+              else _statistics_path(settings))
+    mean, std = coefficients.coefficient_statistics(
+        source, subset, chroma=settings.chroma if source != 'published' else None,
+        image_size=settings.image_size if source != 'published' else None)
+    fields.update(coefficient_mean=mean, coefficient_std=std)
+  if settings.dct_on == 'host':
+    if settings.dct_bits == 8 and settings.normalization != 'statistics':
+      raise ValueError("data.dct_bits=8 needs the deviation of each coefficient; set "
+                       "data.normalization='statistics' with data.statistics, or dct_bits=16")
+    fields['coefficient_scale'] = wire.coefficient_scale(subset, settings.dct_bits, std)
+  return fields
+
+
+def make_preprocessing(settings):
+  """The `Preprocessing` that the settings describe.
+
+  Raises:
+    ValueError: statistics that are missing, or of another subset, chroma or size; a subset that
+      does not exist; a size that is not whole blocks.
+  """
+  common = {'image_size': settings.image_size, 'resize_size': settings.resize_size,
+            'representation': settings.representation}
+  if settings.representation == 'dct':
+    # Sizes first: their message is the plainest.
+    Preprocessing(**common, chroma=settings.chroma)
+    return Preprocessing(**common, **_coefficient_settings(settings))
+  mean, std = _pixel_statistics(settings)
+  return Preprocessing(**common, mean=mean, std=std)
