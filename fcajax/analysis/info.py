@@ -10,7 +10,8 @@ def add_arguments(parser):
       'model', help="a name of 'fcajax list', a .safetensors file or a work directory")
   parser.add_argument(
       '--image-size', type=int, nargs='+', default=None, metavar='SIZE',
-      help='side of the image, or height and width (default: 224, or that of the given weights)')
+      help='side of the image in pixels, or height and width (default: that of the given weights, '
+           'else what the network is made for: 224, or 32, 448, 896)')
   parser.add_argument(
       '--input-shape', type=int, nargs=3, default=None, metavar=('H', 'W', 'C'),
       help='shape of what the network gets, instead of deriving it from the image size')
@@ -34,15 +35,15 @@ def run(args):
 def measure(args):
   """The Cost that the parsed arguments ask for, and the model's name."""
   from fcajax.analysis import cost, loading
-  model, name, preprocessing = loading.describe(args.model, args.classes, args.set)
+  loaded = loading.describe(args.model, args.classes, args.set)
   if args.input_shape:
     shape = tuple(args.input_shape)
     if min(shape) < 1:
       raise ValueError(f'--input-shape {shape} must be positive')
   else:
-    size = loading.image_size(args.image_size, preprocessing)
-    shape = loading.input_shape(name, size, preprocessing)
-  return cost.count(model, shape), name
+    size = loading.image_size(args.image_size, loaded.model, loaded.preprocessing)
+    shape = loading.input_shape(loaded.model, size)
+  return cost.count(loaded.model, shape), loaded.name
 
 
 def as_dict(cost, name):
