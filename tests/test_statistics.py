@@ -255,7 +255,7 @@ def test_ycbcr_on_the_wire(folder, tmp_path):
   assert pixels.shape == planes.shape == (4, 32, 32, 3)
   np.testing.assert_allclose(planes[..., 0], pixels[..., 0], atol=0.02)
   assert np.abs(planes - pixels).mean() < 0.1  # chroma at half the resolution
-  everything = np.asarray(inputs_of({**data_config, 'eval_split': 'train'}))
+  everything = inputs_of({**data_config, 'eval_split': 'train'})[:14]
   np.testing.assert_allclose(everything.mean((0, 1, 2)), 0, atol=1e-3)
   np.testing.assert_allclose(everything.std((0, 1, 2)), 1, atol=1e-3)
 
