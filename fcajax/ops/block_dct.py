@@ -129,7 +129,7 @@ def block_dct(x, block=8, indices: Sequence[Sequence[int]] | None = None, level_
   indices = _checked_indices(indices, channels, block)
   x = x.astype(jnp.float32) - level_shift
   if method == 'auto':
-    method = 'separable' if indices is None else 'matmul'
+    method = 'conv'
   if method == 'separable':
     x = _separable(x, block)
     if indices is None:

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fcajax.ops import color
-from fcajax.ops.block_dct import block_dct, zigzag_order
+from fcajax.ops.block_dct import zigzag_order
+from fcajax.ops.dct_filters import strided_dct
 
 COMPONENTS = ('y', 'cb', 'cr')
 CHROMA = ('full', 'half')
@@ -290,21 +291,6 @@ def normalize_coefficients(x, mean, std):
   return (jnp.asarray(x).astype(jnp.float32) - mean) * (1 / np.asarray(std, np.float32))
 
 
-def _blocks(luma, chroma_planes, subset, at_half):
-  """Coefficients of luma `[N, H, W, 1]` and of chroma at full or half resolution."""
-  if not at_half:
-    # One stack, so that all three components share a transform.
-    planes = jnp.concatenate([luma, chroma_planes], -1)
-    return block_dct(planes, indices=subset.components)
-  parts = []
-  if subset.y:
-    parts.append(block_dct(luma, indices=[subset.y]))
-  if subset.cb or subset.cr:
-    coarse = block_dct(chroma_planes, indices=[subset.cb, subset.cr])
-    parts.append(coarse.repeat(2, 1).repeat(2, 2))
-  return jnp.concatenate(parts, -1)
-
-
 def _check_input(height, width, chroma):
   if chroma not in CHROMA:
     raise ValueError(f"chroma={chroma!r} is unknown; use 'full' or 'half'")
@@ -332,11 +318,23 @@ def rgb_to_coefficients(x, coefficients='192', chroma='full'):
   """
   subset = coefficient_subset(coefficients)
   _check_input(*x.shape[1:3], chroma)
-  ycbcr = color.rgb_to_ycbcr(x)
-  luma, chroma_planes = ycbcr[..., :1], ycbcr[..., 1:]
-  at_half = chroma == 'half'
-  chroma_planes = color.halve(chroma_planes) if at_half else color.enlarge_and_halve(chroma_planes)
-  return _blocks(luma, chroma_planes, subset, at_half)
+  if x.shape[-1] != 3:
+    raise ValueError(f'rgb_to_coefficients needs three channels; got shape {x.shape}. Repeat a '
+                     'grey image three times')
+  # A shift of R, G and B shifts Y and leaves Cb - 128 and Cr - 128 alone.
+  x = jnp.asarray(x).astype(jnp.float32) - 128
+  parts = []
+  if subset.y:
+    parts.append(strided_dct(x, 'plain', [subset.y], color.RGB_TO_YCBCR[:1], 8))
+  if subset.cb or subset.cr:
+    kind, stride = ('enlarged', 8) if chroma == 'full' else ('halved', 16)
+    coarse = strided_dct(x, kind, [subset.cb, subset.cr], color.RGB_TO_YCBCR[1:], stride)
+    parts.append(_to_luma_grid(coarse, stride))
+  return jnp.concatenate(parts, -1)
+
+
+def _to_luma_grid(x, stride):
+  return x if stride == 8 else x.repeat(2, 1).repeat(2, 2)
 
 
 def planes_to_coefficients(luma, chroma_planes, coefficients='192', chroma='full'):
@@ -359,9 +357,13 @@ def planes_to_coefficients(luma, chroma_planes, coefficients='192', chroma='full
   if tuple(chroma_planes.shape[1:]) != (height // 2, width // 2, 2) or luma.shape[-1] != 1:
     raise ValueError(f'luma {luma.shape} and chroma {chroma_planes.shape} are no 4:2:0 pair; '
                      'expected [N, H, W, 1] and [N, H/2, W/2, 2]')
-  at_half = chroma == 'half'
-  luma = jnp.asarray(luma).astype(jnp.float32)
-  chroma_planes = jnp.asarray(chroma_planes).astype(jnp.float32)
-  if not at_half:
-    chroma_planes = color.enlarge_and_halve(color.double(chroma_planes))
-  return _blocks(luma, chroma_planes, subset, at_half)
+  luma, chroma_planes = (jnp.asarray(plane).astype(jnp.float32) - 128
+                         for plane in (luma, chroma_planes))
+  parts = []
+  if subset.y:
+    parts.append(strided_dct(luma, 'plain', [subset.y], np.eye(1), 8))
+  if subset.cb or subset.cr:
+    kind, stride = ('from_half', 4) if chroma == 'full' else ('plain', 8)
+    coarse = strided_dct(chroma_planes, kind, [subset.cb, subset.cr], np.eye(2), stride)
+    parts.append(_to_luma_grid(coarse, 2 * stride))
+  return jnp.concatenate(parts, -1)
