@@ -49,28 +49,36 @@ def _known_keys(config, prefix=''):
   return keys
 
 
-def _unknown_key(argv):
-  """The message about the first --config.KEY that the config does not have, or None."""
-  path = next((_value(argv, i) for i, a in enumerate(argv) if re.match(r'--?config(=|$)', a)), None)
-  if path is None:
-    return None
-  config = config_flags.config_flags.ConfigFileFlagParser('config').parse(path)
+def _config_argument(argv):
+  """The value of --config, or None."""
+  for index, argument in enumerate(argv):
+    name, equals, value = argument.partition('=')
+    if name in ('--config', '-config'):
+      return value if equals else (argv[index + 1] if index + 1 < len(argv) else None)
+  return None
+
+
+def _check_config_flags(argv):
+  """Fails on a config file or a config key that does not exist, naming what is near."""
+  given = _config_argument(argv)
+  if given is None:
+    _fail('--config is missing; configs here: ' + ', '.join(_configs()))
+  path = given.partition(':')[0]
+  if not os.path.isfile(path):
+    near = difflib.get_close_matches(path, _configs(), n=3, cutoff=0.6)
+    _fail(f'there is no config file {path}; ' + (
+        f'did you mean {", ".join(near)}?' if near else f'configs here: {", ".join(_configs())}'))
+  config = config_flags.config_flags.ConfigFileFlagParser('config').parse(given)
   known = _known_keys(config)
   for argument in argv:
     match = re.match(r'--?(?:no)?config\.([\w.]+)', argument)
     if match and match[1] not in known:
       key = match[1]
-      near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+      near = difflib.get_close_matches(key, known, n=3, cutoff=0.75)
       near += [name for name in known if name.endswith('.' + key) and name not in near]
-      hint = (f'did you mean {", ".join(f"--config.{name}" for name in near[:3])}?' if near else
-              f'known are {", ".join(name for name in known if "." not in name)}')
-      return f'{path} has no key {key}; {hint}'
-  return None
-
-
-def _value(argv, index):
-  _, equals, value = argv[index].partition('=')
-  return value if equals else (argv[index + 1] if index + 1 < len(argv) else None)
+      _fail(f'{given} has no key {key}; ' + (
+          f'did you mean {", ".join(f"--config.{name}" for name in near[:3])}?' if near else
+          f'its keys are {", ".join(name for name in known if "." not in name)}'))
 
 
 def _parse_flags(argv):
@@ -80,15 +88,11 @@ def _parse_flags(argv):
           '\nall flags: python train.py --help')
     sys.exit(2)
   try:
-    message = _unknown_key(argv)
-    if message:
-      _fail(message)
-    remaining = app.parse_flags_with_usage(argv)
+    if not any(argument.lstrip('-').startswith('help') for argument in argv):
+      _check_config_flags(argv)
+    remaining = flags.FLAGS(argv)
     if len(remaining) > 1:
       _fail(f'unexpected argument {remaining[1]!r}; set keys as --config.KEY=VALUE')
-    if _CONFIG.value is None:
-      _fail('--config is missing; configs here: ' + ', '.join(_configs()))
-    _CONFIG.value.lock()
   except (ValueError, TypeError, AttributeError, KeyError, OSError, flags.Error) as error:
     if '--traceback' in argv:
       raise
@@ -154,6 +158,9 @@ def _run(workdir):
 
 def main(argv):
   del argv
+  if not any(argument.lstrip('-').startswith('verbosity') for argument in sys.argv):
+    # absl's own default prints every detail of each checkpoint.
+    logging.set_verbosity(logging.WARNING)
   from fcajax.train.errors import TrainingDiverged
   from input_pipeline import CorruptDataError
   if _DISTRIBUTED.value:
@@ -170,9 +177,6 @@ def main(argv):
     _fail(error)
   sys.exit(_SIGNAL_EXIT + summary['stopped_by'] if summary.get('stopped_by') else 0)
 
-
-# absl would print every detail of each checkpoint; --verbosity=0 brings it back.
-flags.FLAGS.set_default('verbosity', logging.WARNING)
 
 if __name__ == '__main__':
   app.run(main, flags_parser=_parse_flags)

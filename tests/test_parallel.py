@@ -1,66 +1,121 @@
 """shard_map, jit and pmap against one device, on eight forced host devices."""
+import functools
+
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
-import optax
 import pytest
 import tiny
 
-from fcajax.train import metrics, optimizer, parallel, state, step
+from configs import common
+from fcajax.train import engine, optimizer, parallel
+from fcajax.train.errors import UserError
 
 STEPS = 3
+BATCH = 24
 
 
-def optimizer_config(**changes):
-  values = dict(
-      name='sgd', learning_rate=0.1, learning_rate_batch=0, momentum=0.9, nesterov=False,
-      weight_decay=1e-3, decay_mask='all', clip_norm=0.0, accumulate_steps=1, schedule='cosine',
-      warmup_epochs=0, boundaries=(), decay_factor=0.1, beta1=0.9, beta2=0.999)
-  return ml_collections.ConfigDict(values | changes)
-
-
-def run(strategy, *, sync=True, freeze='', config=None, model=None, **options):
-  """Three steps and one evaluation; host state, training metrics, evaluation metrics."""
-  config = config or optimizer_config()
-  model = model or tiny.TinyNet()
-  model = model.clone(axis_name=strategy.norm_axis if sync else None)
-  data = tiny.TinyPipeline()
-  tx = optimizer.make_optimizer(config, freeze)
+def train(strategy, *, sync=True, steps=STEPS, model=None, ema_decay=0.9, evaluate=True,
+          **options):
+  """Some steps and one evaluation: (state on the host, training figures, evaluation figures)."""
+  config = common.get_config().optimizer
+  config.learning_rate_batch = 0
+  data = tiny.TinyPipeline(BATCH)
+  model = (model or tiny.TinyNet()).clone(axis_name=strategy.norm_axis if sync else None)
   schedule = optimizer.make_schedule(
-      config, steps_per_epoch=3, total_steps=STEPS, batch_size=24)
-  train_step = step.make_train_step(
-      model, tx, schedule, total_steps=STEPS, transform=tiny.normalize, freeze=freeze,
-      axis_name=strategy.axis_name, **options)
-  eval_step = step.make_eval_step(
-      model, transform=tiny.normalize, axis_name=strategy.axis_name)
-  current = strategy.initialize(lambda: state.create_state(
-      model, tx, jnp.zeros((1, 8, 8, 3)), seed=0, ema=bool(options.get('ema_decay'))))
-
-  def accumulated(current, totals, batch):
-    current, measured = train_step(current, batch)
-    return current, metrics.merge(totals, measured)
-
+      config, steps_per_epoch=3, total_steps=STEPS, batch_size=BATCH)
+  programs = engine.Engine(
+      model, strategy, optimizer.make_optimizer(config), schedule, transform=tiny.normalize,
+      image_shape=(8, 8, 3), total_steps=STEPS, ema_decay=ema_decay, **options)
+  state, totals = programs.initialize(), programs.new_train_totals()
   iterator = data.train_iterator()
-  batch = strategy.place_batch(next(iterator))
-  kinds = metrics.empty_like(jax.eval_shape(
-      step.make_train_step(model.clone(axis_name=None), tx, schedule, total_steps=STEPS,
-                           transform=tiny.normalize, freeze=freeze, **options),
-      jax.eval_shape(strategy.state_to_save, current) if False else
-      jax.eval_shape(lambda: state.create_state(
-          model, tx, jnp.zeros((1, 8, 8, 3)), seed=0, ema=bool(options.get('ema_decay')))),
-      {'image': jax.ShapeDtypeStruct((24, 8, 8, 3), jnp.uint8),
-       'label': jax.ShapeDtypeStruct((24,), jnp.int32)})[1])
-  totals = strategy.place_state(kinds)
-  compiled = strategy.train(accumulated).lower(current, totals, batch).compile()
-  for _ in range(STEPS):
-    current, totals = compiled(current, totals, batch)
-    batch = strategy.place_batch(next(iterator))
-  return jax.device_get(strategy.state_to_save(current)), metrics.compute(
-      strategy.state_to_save(totals)), eval_step
+  for _ in range(steps):
+    state, totals = programs.train(state, totals, strategy.place_batch(next(iterator)))
+  trained = jax.device_get(strategy.state_to_save(state)), programs.fetch(totals)
+  if not evaluate:
+    return trained
+  rows, evaluation = [], programs.new_eval_totals()
+  for batch in data.evaluation_batches():
+    evaluation, probabilities = programs.evaluate(
+        state.variables(), evaluation, strategy.place_batch(batch))
+    rows.append(strategy.local_rows(probabilities))
+  return *trained, programs.fetch(evaluation), np.concatenate(rows)
 
 
-def test_try():
-  for name in parallel.NAMES:
-    print(name, run(parallel.create(name))[1])
-  print(run(parallel.create('shard_map', devices=jax.devices()[:1]))[1])
+@functools.cache
+def single():
+  return train(parallel.create('shard_map', devices=jax.devices()[:1]))
+
+
+def assert_same(left, right):
+  assert jax.tree.structure(left) == jax.tree.structure(right)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), left, right)
+
+
+@pytest.mark.parametrize('name, fsdp', [
+    ('shard_map', False), ('jit', False), ('jit', True), ('pmap', False)])
+def test_strategies_agree_with_one_device(name, fsdp, monkeypatch):
+  monkeypatch.setattr(parallel, '_FSDP_MIN_SIZE', 16)
+  assert len(jax.devices()) == 8
+  result = train(parallel.create(name, fsdp=fsdp))
+  assert result[0].step == STEPS
+  for mine, expected in zip(result, single()):
+    assert_same(mine, expected)
+
+
+def test_fsdp_divides_the_state(monkeypatch):
+  monkeypatch.setattr(parallel, '_FSDP_MIN_SIZE', 16)
+  strategy = parallel.create('jit', fsdp=True)
+  placed = strategy.place_state({'kernel': np.arange(3 * 3 * 8 * 16.).reshape(3, 3, 8, 16)})
+  assert placed['kernel'].addressable_shards[0].data.shape == (3, 3, 8, 2)
+  np.testing.assert_array_equal(
+      jax.device_get(placed['kernel']).ravel(), np.arange(3 * 3 * 8 * 16))
+
+
+def test_unsynchronised_batch_norm_uses_each_devices_own_images():
+  run = functools.partial(train, steps=1, evaluate=False)
+  synced = run(parallel.create('shard_map'))[0].batch_stats['norm0']
+  mapped = run(parallel.create('shard_map'), sync=False)[0]
+  local = mapped.batch_stats['norm0']
+  # The mean of means is the mean; the mean of variances lacks the spread between devices.
+  np.testing.assert_allclose(local['mean'], synced['mean'], atol=1e-6)
+  assert np.all(local['var'] < synced['var']) and np.max(synced['var'] - local['var']) > 1e-3
+  assert_same(mapped, run(parallel.create('pmap'), sync=False)[0])
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+  strategy = parallel.create('shard_map', devices=jax.devices()[:2])
+  model = tiny.TinyNet(use_norm=False, auxiliary=0.1)
+  whole, sliced = (
+      train(strategy, model=model, accumulate_steps=k, label_smoothing=0.1, evaluate=False)
+      for k in (1, 3))
+  assert whole[1]['auxiliary_loss'] > 0
+  assert_same(whole, sliced)
+
+
+def test_devices_draw_their_own_random_numbers():
+  def augment(key, images):
+    return jnp.broadcast_to(jax.random.bits(key, (), jnp.uint8), images.shape)
+
+  strategy = parallel.create('shard_map', devices=jax.devices()[:2])
+  state, _ = train(strategy, augment=augment, steps=1, evaluate=False)
+  # Within a device all images are the same constant, so the variance is that between devices.
+  assert np.max(state.batch_stats['norm0']['var']) > 0.9 + 1e-4
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(name='ddp'), "parallelism='ddp'; use one of"),
+    (dict(name='jit', sync_batch_norm=False), "use 'shard_map' or 'pmap'"),
+    (dict(name='pmap', fsdp=True), "fsdp=True needs config.parallelism='jit'"),
+])
+def test_impossible_strategies(arguments, message):
+  with pytest.raises(UserError, match=message):
+    parallel.create(**arguments)
+
+
+def test_batch_sizes_must_divide():
+  parallel.check_batch_size('batch_size', 48, 8, 3)
+  with pytest.raises(UserError, match=r'batch_size=30 does not divide over 8 devices; use 24 or 32'):
+    parallel.check_batch_size('batch_size', 30, 8)
+  with pytest.raises(UserError, match=r'in 3 slices each; use 24$'):
+    parallel.check_batch_size('batch_size', 8, 8, 3)

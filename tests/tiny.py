@@ -4,10 +4,11 @@ import numpy as np
 from flax import linen as nn
 
 from fcajax import preprocess
+from fcajax.layers.norm import BatchNorm
 
 
 class TinyNet(nn.Module):
-  """Two convolutions with batch norm; takes the arguments that every network here takes."""
+  """Convolutions with batch norm; takes the arguments that every network here takes."""
 
   num_classes: int = 3
   width: int = 8
@@ -15,15 +16,16 @@ class TinyNet(nn.Module):
   dtype: object = None
   dropout: float = 0.0
   auxiliary: float = 0.0
+  use_norm: bool = True
+  depth: int = 1
 
   @nn.compact
   def __call__(self, x, train=False):
-    for i in range(2):
+    for i in range(self.depth):
       x = nn.Conv(
           self.width, (3, 3), strides=2, use_bias=False, dtype=self.dtype, name=f'conv{i}')(x)
-      x = nn.BatchNorm(
-          use_running_average=None, momentum=0.9, axis_name=self.axis_name, dtype=self.dtype,
-          name=f'norm{i}')(x, use_running_average=not train)
+      if self.use_norm:
+        x = BatchNorm(axis_name=self.axis_name, dtype=self.dtype, name=f'norm{i}')(x, train=train)
       x = nn.relu(x)
     x = x.mean(axis=(1, 2))
     x = nn.Dropout(self.dropout, deterministic=not train, name='dropout')(x)

@@ -242,7 +242,6 @@ class _Run:
         iterator, self.strategy.place_batch, get_state=iterator.get_state)))
     totals = self.engine.new_train_totals()
     first, busy, evaluated = True, None, None
-    position = None
     while step < self.total_steps:
       batch, position = batches.get(busy)
       current, totals = self.engine.train(current, totals, batch)
@@ -252,30 +251,31 @@ class _Run:
       self.meter.add(self.config.batch_size)
       final = step == self.total_steps
       evaluation_due = final or _due(step, self.eval_every)
-      log_due = first or evaluation_due or step % self.config.log_every_steps == 0
-      stopping = self._stopping(stop, log_due)
-      save_due = final or stopping or _due(step, self.save_every)
-      evaluated = None
-      if log_due or save_due:
+      written = first or evaluation_due or step % self.config.log_every_steps == 0
+      if written:
         self._write_training(step, totals, batches, first)
-        totals = self.engine.new_train_totals()
-        first = False
-      if evaluation_due:
-        evaluated = self._evaluate(current, step)
+      evaluated = self._evaluate(current, step) if evaluation_due else None
       best = evaluated is not None and self._is_best(evaluated, step)
-      if save_due or best:
+      stopping = self._stopping(stop, written)
+      if final or best or stopping or _due(step, self.save_every):
+        if not written:
+          self._write_training(step, totals, batches, first)
+          written = True
         self._save(step, current, position, evaluated)
-      if log_due or save_due:
+      if written:
+        totals = self.engine.new_train_totals()
         self.meter.start(batches.wait_seconds)
+        first = False
       if stopping:
         break
     self.checkpoints.wait()
     return current, step, evaluated
 
-  def _stopping(self, stop, log_due):
+  def _stopping(self, stop, written):
     if jax.process_count() == 1:
       return stop.signum is not None
-    if not log_due:
+    # The processes agree where they wait for each other anyway.
+    if not written:
       return False
     from jax.experimental import multihost_utils
     requested = multihost_utils.process_allgather(np.array([stop.signum or 0]))
