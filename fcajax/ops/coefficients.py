@@ -321,12 +321,12 @@ def rgb_to_coefficients(x, coefficients='192', chroma='full'):
   if x.shape[-1] != 3:
     raise ValueError(f'rgb_to_coefficients needs three channels; got shape {x.shape}. Repeat a '
                      'grey image three times')
-  # A shift of R, G and B shifts Y and leaves Cb - 128 and Cr - 128 alone.
-  x = jnp.asarray(x).astype(jnp.float32) - 128
+  x = jnp.asarray(x)
   parts = []
   if subset.y:
     parts.append(strided_dct(x, 'plain', [subset.y], color.RGB_TO_YCBCR[:1], 8))
   if subset.cb or subset.cr:
+    # Cb - 128 and Cr - 128 do not change when R, G and B are shifted together.
     kind, stride = ('enlarged', 8) if chroma == 'full' else ('halved', 16)
     coarse = strided_dct(x, kind, [subset.cb, subset.cr], color.RGB_TO_YCBCR[1:], stride)
     parts.append(_to_luma_grid(coarse, stride))
@@ -357,8 +357,7 @@ def planes_to_coefficients(luma, chroma_planes, coefficients='192', chroma='full
   if tuple(chroma_planes.shape[1:]) != (height // 2, width // 2, 2) or luma.shape[-1] != 1:
     raise ValueError(f'luma {luma.shape} and chroma {chroma_planes.shape} are no 4:2:0 pair; '
                      'expected [N, H, W, 1] and [N, H/2, W/2, 2]')
-  luma, chroma_planes = (jnp.asarray(plane).astype(jnp.float32) - 128
-                         for plane in (luma, chroma_planes))
+  luma, chroma_planes = jnp.asarray(luma), jnp.asarray(chroma_planes)
   parts = []
   if subset.y:
     parts.append(strided_dct(luma, 'plain', [subset.y], np.eye(1), 8))
