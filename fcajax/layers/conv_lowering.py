@@ -1,0 +1,180 @@
+"""How a convolution is computed: the same result by several routes, chosen per backend.
+
+Every function here takes `x` `[N, H, W, Cin]`, `kernel` `[kh, kw, Cin / groups, Cout]` and a
+`Window`, and returns `[N, H', W', Cout]`; all are differentiable in both modes and may be vmapped.
+"""
+import contextlib
+import contextvars
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+# Grouped convolutions are widened to dense ones of this many input channels.
+_BLOCK_CHANNELS = 64
+# Fewer input channels than this make matrix products too thin, so the window is unrolled first.
+_THIN_CHANNELS = 16
+
+
+class Window(NamedTuple):
+  """Strides, padding ((top, bottom), (left, right)), dilation, and the number of groups."""
+  strides: tuple[int, int]
+  padding: tuple[tuple[int, int], tuple[int, int]]
+  dilation: tuple[int, int]
+  groups: int
+
+  def output_size(self, size, kernel_size):
+    """The spatial size that comes out; at most 0 where the kernel does not fit."""
+    return tuple((n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(
+        size, kernel_size, self.strides, self.padding, self.dilation))
+
+
+def library(x, kernel, window):
+  """XLA's own convolution."""
+  return lax.conv_general_dilated(
+      x, kernel, window.strides, window.padding, rhs_dilation=window.dilation,
+      feature_group_count=window.groups, dimension_numbers=_DIMENSIONS)
+
+
+def matmul(x, kernel, window):
+  """Matrix products of shifted slices; depthwise, shifted multiply-adds.
+
+      y[n, p, q] = sum over i, j of x[n, s p + d i, s q + d j] kernel[i, j]
+
+  A 1x1 kernel is a single product. Vmapping over kernels gives batched products, where XLA's
+  convolution would become a grouped one.
+  """
+  groups, channels = window.groups, x.shape[-1]
+  if groups == 1 and channels < _THIN_CHANNELS and math.prod(kernel.shape[:2]) > 1:
+    columns = jnp.concatenate([part for _, part in _slices(x, kernel, window)], axis=-1)
+    return _product(columns, kernel.reshape(-1, kernel.shape[-1])).astype(x.dtype)
+  depthwise = groups == channels == kernel.shape[-1]
+  total = 0
+  for (i, j), part in _slices(x, kernel, window):
+    if depthwise:
+      total += (part * kernel[i, j, 0]).astype(_accumulator(x))
+    elif groups == 1:
+      total += _product(part, kernel[i, j])
+    else:
+      part = part.reshape(*part.shape[:3], groups, -1)
+      weights = kernel[i, j].reshape(kernel.shape[2], groups, -1)
+      total += jnp.einsum('nhwgc,cgo->nhwgo', part, weights,
+                          preferred_element_type=_accumulator(x)).reshape(*part.shape[:3], -1)
+  return total.astype(x.dtype)
+
+
+def blocks(x, kernel, window):
+  """Groups joined, by zeros in the kernel, into dense convolutions of some 64 channels."""
+  groups = window.groups
+  height, width, per_group, features = kernel.shape
+  joined = max(n for n in range(1, groups + 1)
+               if groups % n == 0 and (n == 1 or n * per_group <= _BLOCK_CHANNELS))
+  count = groups // joined
+  spread = kernel.reshape(height, width, per_group, count, joined, features // groups)
+  # [count, kh, kw, group of the input, channel, group of the output, channel], zero between groups.
+  spread = jnp.einsum('hwcbgo,Gg->bhwGcgo', spread, jnp.eye(joined, dtype=kernel.dtype))
+  spread = spread.reshape(count, height, width, joined * per_group, features // count)
+  dense = window._replace(groups=1)
+  return jnp.concatenate([library(part, spread[i], dense)
+                          for i, part in enumerate(jnp.split(x, count, axis=-1))], axis=-1)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def split_gradient(x, kernel, window):
+  """XLA's convolution, but the kernel's gradient by matrix products."""
+  return library(x, kernel, window)
+
+
+@split_gradient.defjvp
+def _split_gradient_jvp(window, primals, tangents):
+  x, kernel = primals
+  dx, dkernel = tangents
+
+  # Under checkpoint the backward pass keeps x alone, not its kh * kw slices.
+  @jax.checkpoint
+  def kernel_part(x, dkernel):
+    return matmul(x, dkernel, window)
+  return split_gradient(x, kernel, window), library(dx, kernel, window) + kernel_part(x, dkernel)
+
+
+LOWERINGS = {'conv': library, 'matmul': matmul, 'blocks': blocks, 'split_gradient': split_gradient}
+
+
+def _slices(x, kernel, window):
+  """Yields ((i, j), the slice of the padded input that kernel[i, j] meets)."""
+  out = window.output_size(x.shape[1:3], kernel.shape[:2])
+  (sh, sw), (dh, dw) = window.strides, window.dilation
+  x = lax.pad(x, jnp.zeros((), x.dtype),
+              ((0, 0, 0), *((*p, 0) for p in window.padding), (0, 0, 0)))
+  for i in range(kernel.shape[0]):
+    for j in range(kernel.shape[1]):
+      yield (i, j), x[:, dh * i:dh * i + (out[0] - 1) * sh + 1:sh,
+                      dw * j:dw * j + (out[1] - 1) * sw + 1:sw]
+
+
+def _product(x, weights):
+  # Two dimensions: einsum over four makes XLA:CPU copy the transposed input for the gradient.
+  flat = lax.dot_general(x.reshape(-1, x.shape[-1]), weights, (((1,), (0,)), ((), ())),
+                         preferred_element_type=_accumulator(x))
+  return flat.reshape(*x.shape[:-1], weights.shape[-1])
+
+
+def _accumulator(x):
+  return jnp.promote_types(x.dtype, jnp.float32)
+
+
+_forced = contextvars.ContextVar('lowering', default=None)
+
+
+@contextlib.contextmanager
+def force_lowering(name):
+  """Sets the lowering of every `Conv` with `lowering='auto'` traced inside.
+
+      with force_lowering('conv'):
+        jaxpr = jax.make_jaxpr(apply)(variables, images)
+
+  'conv' wherever another backend than the default one is meant (exports) and where convolutions
+  are counted; 'matmul' where networks are vmapped over their parameters on a CPU. A function that
+  jit has traced already keeps what it was traced with.
+  """
+  _check(name)
+  token = _forced.set(name)
+  try:
+    yield
+  finally:
+    _forced.reset(token)
+
+
+def convolve(x, kernel, window, lowering='auto'):
+  """The convolution by the lowering named, or by what 'auto' chooses."""
+  _check(lowering)
+  if lowering == 'auto':
+    lowering = _forced.get() or 'auto'
+  if lowering == 'auto':
+    lowering = choose(x.shape, kernel.shape, window, jax.default_backend())
+  if lowering == 'split_gradient' and window.groups > 1:
+    raise ValueError(f"lowering='split_gradient' is for groups=1, not {window.groups}; use 'auto'")
+  return LOWERINGS[lowering](x, kernel, window)
+
+
+def choose(x_shape, kernel_shape, window, backend):
+  """The lowering for these shapes on `backend`, as `benchmarks/conv.py` measured."""
+  if backend != 'cpu':
+    return 'conv'
+  channels = x_shape[-1]
+  if window.groups == 1:
+    if kernel_shape[:2] == (1, 1):
+      return 'matmul'
+    positions = math.prod(window.output_size(x_shape[1:3], kernel_shape[:2]))
+    return 'split_gradient' if channels >= 128 and positions >= 400 else 'conv'
+  return 'matmul' if window.groups == channels == kernel_shape[-1] else 'blocks'
+
+
+def _check(name):
+  if name != 'auto' and name not in LOWERINGS:
+    raise ValueError(f'lowering={name!r} is not one of '
+                     f'{", ".join(map(repr, ["auto", *LOWERINGS]))}')
