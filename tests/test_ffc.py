@@ -264,17 +264,22 @@ def test_the_one_tensor_door_is_the_pair_layer():
 def test_batch_statistics_move_only_in_training():
   pair = random((4, 6, 6, 4)), random((4, 6, 6, 4), seed=1)
   layer = FFCNormAct(8)
-  variables = jax.jit(layer.init)(jax.random.key(0), pair)
+  variables = drawn(layer, pair)
   y, updates = apply(layer, variables, pair, train=True, mutable=['batch_stats'])
   moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), updates['batch_stats'],
                        variables['batch_stats'])
   assert all(jax.tree.leaves(moved))
   _, updates = apply(layer, variables, pair, train=False, mutable=['batch_stats'])
   jax.tree.map(np.testing.assert_array_equal, updates['batch_stats'], variables['batch_stats'])
-  bare = FFCNormAct(8, output_activation=None, norm_scale_init=nn.initializers.zeros_init())
-  for half in apply(bare, jax.jit(bare.init)(jax.random.key(0), pair), pair):
-    assert not half.any()
   assert all((half >= 0).all() and half.any() for half in y)
+
+
+def test_the_output_norms_can_start_at_zero():
+  x = random((1, 4, 4, 4))
+  layer = FFCNormAct(8, 1, 0, 0.5, output_activation=None,
+                     norm_scale_init=nn.initializers.zeros_init())
+  y, _ = jax.jit(layer.init_with_output)(jax.random.key(0), (x, None))
+  assert [half.shape[-1] for half in y] == [4, 4] and not any(half.any() for half in y)
 
 
 @pytest.mark.parametrize('implementation', ['fft', 'dft'])
@@ -323,7 +328,7 @@ def test_a_ratio_outside_the_unit_interval_is_refused(ratio):
   with pytest.raises(ValueError, match=rf'ratio={ratio} is outside \[0, 1\]'):
     split_channels(8, ratio)
   with pytest.raises(ValueError, match=rf'ratio={ratio} is outside \[0, 1\]'):
-    FastFourierConv(8, 3, 0.5, ratio).init(jax.random.key(0), (jnp.ones((1, 4, 4, 4)),) * 2)
+    shapes(FastFourierConv(8, 3, 0.5, ratio), (jnp.ones((1, 4, 4, 4)),) * 2)
 
 
 ONES = jnp.ones((1, 4, 4, 4))
@@ -350,7 +355,7 @@ ONES = jnp.ones((1, 4, 4, 4))
 ])
 def test_bad_input_is_explained(layer, x, message):
   with pytest.raises(ValueError, match=message):
-    layer.init(jax.random.key(0), x)
+    shapes(layer, x)
 
 
 @pytest.mark.parametrize('dtype', ['complex64', 'int32', 'uint8'])
@@ -359,4 +364,4 @@ def test_complex_and_integer_maps_are_refused(dtype):
   for layer, value in ((FourierUnit(4), x), (LocalFourierUnit(4), x), (SpectralTransform(4), x),
                        (FastFourierConv(8), (x, x))):
     with pytest.raises(TypeError, match=f'got {dtype} values; cast them'):
-      layer.init(jax.random.key(0), value)
+      shapes(layer, value)
