@@ -62,10 +62,10 @@ def run(args):
                        "pip install 'fcajax[export]'") from None
 
   from fcajax.preprocess import Preprocessing
-  from fcajax.weights import load_model, save_model
+  from fcajax.weights import load_model, save_safetensors
   model, variables, metadata = load_model(args.model)
   if output.suffix == '.safetensors':
-    save_model(output, variables, metadata)
+    save_safetensors(output, variables, metadata)
   else:
     preprocessing = Preprocessing.from_dict(metadata['preprocessing'])
     output.write_bytes(export_stablehlo(model, variables, preprocessing, platforms))

@@ -1,0 +1,56 @@
+"""Variables and their description in one `.safetensors` file: no pickle, readable anywhere."""
+import json
+import pathlib
+
+import numpy as np
+from flax import traverse_util
+
+METADATA_KEY = 'fcajax'
+COLLECTIONS = ('params', 'batch_stats')
+
+
+def save_safetensors(path, variables, metadata):
+  """Writes `variables` with `metadata` in the file's header.
+
+  Args:
+    path: ends in '.safetensors'; replaced as a whole, so that a full disk leaves the old file.
+    variables: {'params': ..., 'batch_stats': ...}; stored as 'params/stem_conv/kernel', ...
+    metadata: {'model': {'name', 'num_classes', 'overrides'}, 'class_names': [...],
+      'preprocessing': {...}}, JSON-able.
+  """
+  from safetensors.numpy import save
+  path = pathlib.Path(path)
+  if path.suffix != '.safetensors':
+    raise ValueError(f"weights file '{path}' must be named *.safetensors")
+  tree = {name: variables[name] for name in COLLECTIONS if name in variables}
+  arrays = {'/'.join(keys): np.ascontiguousarray(value)
+            for keys, value in traverse_util.flatten_dict(tree).items()}
+  blob = save(arrays, metadata={METADATA_KEY: json.dumps(metadata)})
+  temporary = path.with_name(path.name + '.partial')
+  temporary.write_bytes(blob)
+  temporary.replace(path)
+
+
+def load_safetensors(path):
+  """Reads a file of `save_safetensors`: returns (variables of NumPy arrays, metadata).
+
+  Raises:
+    ValueError: truncated, another kind of file, or without the description of a network.
+  """
+  from safetensors import SafetensorError, safe_open
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"no such weights file: '{path}'")
+  try:
+    with safe_open(path, framework='numpy') as file:
+      header = file.metadata() or {}
+      arrays = {name: file.get_tensor(name) for name in file.keys()}
+  except SafetensorError as error:
+    raise ValueError(f"'{path}' is no safetensors file or was cut short ({error}); "
+                     'copy it again or write it anew') from error
+  if METADATA_KEY not in header:
+    raise ValueError(f"'{path}' does not say which network it belongs to; for weights from "
+                     f'PyTorch: fcajax convert {path} OUT.safetensors --model NAME')
+  variables = traverse_util.unflatten_dict(
+      {tuple(name.split('/')): value for name, value in arrays.items()})
+  return variables, json.loads(header[METADATA_KEY])
