@@ -14,6 +14,9 @@ from PIL import ExifTags, Image, ImageChops, ImageOps
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm')
 
+# A header can claim any size; Pillow refuses the same.
+_MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
+_KEPT_BUFFER = 1 << 26  # bytes: larger images get a buffer of their own
 _PADDING_ROWS = 16  # one row of MCUs at 4:2:0, whose last lines borrow chroma from the next
 _buffers = threading.local()
 
@@ -103,10 +106,19 @@ def _upright(pixels, orientation):
 
 def _buffer(size):
   """A buffer of this thread: a fresh one each image costs a page fault every 4 kB."""
+  if size > _KEPT_BUFFER:
+    return np.empty(size, np.uint8)
   buffer = getattr(_buffers, 'pixels', None)
   if buffer is None or buffer.size < size:
     buffer = _buffers.pixels = np.empty(max(size, 1 << 21), np.uint8)
   return buffer
+
+
+def _check_size(header):
+  pixels = header.height * header.width
+  if not 0 < pixels <= _MAX_PIXELS:
+    raise ImageError(f'its header says {header.height} x {header.width} pixels; between 1 and '
+                     f'{_MAX_PIXELS} are decoded')
 
 
 def _to_rgb(image):
@@ -133,7 +145,7 @@ def _decode_with_pillow(data, header=None):
         image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's
       return np.array(_to_rgb(image))
   except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError,
-          AttributeError, OverflowError, MemoryError, Image.DecompressionBombError) as error:
+          AttributeError, OverflowError, Image.DecompressionBombError) as error:
     # Pillow's parsers answer damaged files with any of these.
     raise ImageError(_reason(data, error)) from error
 
@@ -171,6 +183,7 @@ def decode_image(source):
   data = bytes(source)
   header = read_jpeg_header(data)
   if header is not None and header.components in (1, 3):
+    _check_size(header)
     try:
       pixels = simplejpeg.decode_jpeg(data)
     except ValueError:
@@ -200,6 +213,7 @@ def decode_region(data, choose):
   if header is None or header.components not in (1, 3):
     pixels = _decode_with_pillow(data, header)
     return pixels, choose(pixels.shape[:2])[0]
+  _check_size(header)
   height, width = header.upright_shape
   (top, left, rows, columns), output = choose((height, width))
   # A whole file ends with an end-of-image marker; one that does not is left to the strict path.
@@ -220,8 +234,9 @@ def decode_region(data, choose):
     source = bytearray(data)
     source[header.frame + 5], source[header.frame + 6] = kept >> 8, kept & 255
   try:
-    pixels = simplejpeg.decode_jpeg(
-        source, buffer=_buffer(kept * header.width * 3), strict=kept == header.height, **scale)
+    stored = simplejpeg.decode_jpeg_header(source, **scale)[:2] if scale else (kept, header.width)
+    pixels = simplejpeg.decode_jpeg(source, buffer=_buffer(stored[0] * stored[1] * 3),
+                                    strict=kept == header.height, **scale)
   except ValueError:
     pixels = _decode_with_pillow(data, header)
     if pixels.shape[:2] != (height, width):

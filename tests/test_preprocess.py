@@ -1,12 +1,15 @@
 """Decoding to upright RGB, the evaluation transform, and the arithmetic on the device."""
 import io
 import json
+import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
 from fcajax import images
+from fcajax.ops import coefficients
 from fcajax.preprocess import (
   ImageError,
   Preprocessing,
@@ -135,6 +138,51 @@ def test_region_equals_full_decode(shared_data):
                                   full[top:top + rows, left:left + columns])
 
 
+@pytest.mark.parametrize('options', (
+  {'progressive': True}, {'subsampling': 2}, {'subsampling': 1}, {'restart_marker_rows': 1},
+  {'optimize': True, 'subsampling': 2}))
+def test_region_of_every_kind_of_jpeg(options):
+  data = encode(picture(123, 201), **options)
+  full = decode_image(data)
+  for rows in (1, 15, 16, 17, 60, 113):
+    pixels, crop = images.decode_region(data, lambda shape, r=rows: ((10, 5, r, 90), (448, 448)))
+    assert crop == (10, 5, rows, 90)
+    np.testing.assert_array_equal(pixels[10:10 + rows, 5:95], full[10:10 + rows, 5:95])
+
+
+def test_a_header_that_claims_too_much_is_refused():
+  data = bytearray(encode(picture()))
+  frame = images.read_jpeg_header(bytes(data)).frame
+  for size in (b'\xff\xf0\xff\xf0', b'\x00\x00\x00\x40'):
+    data[frame + 5:frame + 9] = size
+    with pytest.raises(ImageError, match='its header says'):
+      decode_image(bytes(data))
+    with pytest.raises(ImageError, match='its header says'):
+      images.decode_region(bytes(data), lambda shape: ((0, 0, 1, 1), (1, 1)))
+
+
+def test_decoding_releases_the_interpreter():
+  """A Python thread runs on while another decodes."""
+  data = encode(picture(3000, 3000))
+  ticks, stop = [0], threading.Event()
+
+  def tick():
+    while not stop.wait(1e-4):
+      ticks[0] += 1
+
+  thread = threading.Thread(target=tick)
+  thread.start()
+  try:
+    started, before = time.monotonic(), ticks[0]
+    images.simplejpeg.decode_jpeg(data)
+    elapsed, during = time.monotonic() - started, ticks[0] - before
+  finally:
+    stop.set()
+    thread.join()
+  # A held interpreter would let at most one tick through, whatever the load.
+  assert during >= 3, (during, elapsed)
+
+
 @pytest.mark.parametrize('orientation', (1, 6))
 def test_region_of_a_large_image_is_decoded_small(orientation):
   pixels = picture(480, 640)
@@ -145,7 +193,7 @@ def test_region_of_a_large_image_is_decoded_small(orientation):
   pixels, crop = images.decode_region(data, lambda shape: ((80, 160, 240, 240), (60, 60)))
   assert pixels.shape[0] * 4 <= upright.shape[0] + 64
   np.testing.assert_allclose(crop, np.array((80, 160, 240, 240)) / 4, atol=1)
-  top, left, rows, columns = (round(v) for v in crop)
+  top, left, _rows, _columns = (round(v) for v in crop)
   expected = upright[80:320, 160:400].reshape(60, 4, 60, 4, 3).mean((1, 3)).astype(np.uint8)
   assert_close(pixels[top:top + 60, left:left + 60], expected, 3)
 
@@ -158,7 +206,7 @@ def test_damaged_files_are_errors(case, tmp_path):
           'no end': jpeg[:-2]}[case]
   path = tmp_path / 'broken.jpg'
   path.write_bytes(data)
-  with pytest.raises(ImageError, match='broken.jpg'):
+  with pytest.raises(ImageError, match=r'broken\.jpg'):
     decode_image(path)
   with pytest.raises(ImageError):
     images.decode_region(data, lambda shape: ((0, 0, 190, 200), (190, 200)))
@@ -212,10 +260,10 @@ def test_preprocessing_survives_json():
 
 
 @pytest.mark.parametrize('values, message', (
-  (dict(representation='hsv'), 'hsv'), (dict(image_size=0), 'image_size'),
-  (dict(std=(1, 0, 1)), 'std'), (dict(image_size=33, representation='ycbcr'), 'even'),
-  (dict(image_size=100, representation='dct'), 'multiple of 8'),
-  (dict(image_size=56, representation='dct', chroma='half'), 'multiple of 16')))
+  ({'representation': 'hsv'}, 'hsv'), ({'image_size': 0}, 'image_size'),
+  ({'std': (1, 0, 1)}, 'std'), ({'image_size': 33, 'representation': 'ycbcr'}, 'even'),
+  ({'image_size': 100, 'representation': 'dct'}, 'multiple of 8'),
+  ({'image_size': 56, 'representation': 'dct', 'chroma': 'half'}, 'multiple of 16')))
 def test_impossible_preprocessing(values, message):
   with pytest.raises(ValueError, match=message):
     Preprocessing(**values)
@@ -227,3 +275,18 @@ def test_normalisation_on_the_device():
   expected = (batch / 255 - np.array(preprocessing.mean)) / np.array(preprocessing.std)
   np.testing.assert_allclose(device_transform(preprocessing)(batch), expected, atol=2e-6)
   assert device_transform(preprocessing, 'bfloat16')(batch).dtype == 'bfloat16'
+  dct = Preprocessing(32, representation='dct')
+  with pytest.raises(ValueError, match='coefficient_scale'):
+    device_transform(dct)(np.zeros((1, 4, 4, 24), np.int16))
+
+
+def test_published_normalisation():
+  statistics = coefficients.published_statistics()
+  subset = coefficients.coefficient_subset('6S')
+  mean, std = (np.array(statistics[name])[subset.flat] for name in ('mean', 'std'))
+  preprocessing = Preprocessing(32, representation='dct', coefficients='6S',
+                                coefficient_mean=mean, coefficient_std=std)
+  batch = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+  plain = coefficients.rgb_to_coefficients(batch, '6S', 'full')
+  np.testing.assert_allclose(device_transform(preprocessing)(batch), (plain - mean) / std,
+                             rtol=1e-4, atol=1e-3)
