@@ -1,6 +1,5 @@
 """RGB against DCT input on ten ImageNet classes at 64 x 64, small enough for two CPU cores.
 
-    python -m input_pipeline.statistics --config configs/imagenette_dct.py:24S
     python train.py --config configs/imagenette_dct.py:24S --workdir runs/imagenette_24S
 
 All variants train a ResNet-18 of half the width for the same number of steps:
@@ -14,8 +13,10 @@ All variants train a ResNet-18 of half the width for the same number of steps:
   rgb64   RGB at the pixels that the DCT networks see, and four times their cost
   smoke   with any of them: a few small updates
 
-`data.data_dir` names the prepared data set; any other TFDS name of 64 x 64 or larger images works
-with --config.data.name. See docs/dct_input.md for what came out.
+The coefficients' mean and deviation are in configs/statistics/imagenette_dct_64.json, measured by
+`python -m input_pipeline.statistics` on the training images. `data.data_dir` names the prepared
+data set; any other TFDS name of images of 64 x 64 or more works with --config.data.name. What came
+out is in docs/dct_input.md.
 """
 from configs import common
 
