@@ -8,28 +8,26 @@ from input_pipeline import wire
 
 
 def _statistics_path(settings):
-  if not settings.statistics:
-    raise ValueError(
-        f'representation={settings.representation!r} is normalised with the statistics of the '
-        'training set; make them with\n  python -m input_pipeline.statistics --config CONFIG '
-        '--output statistics.json\nand set data.statistics=statistics.json, or set '
-        "data.normalization to 'none'"
-        + (" or 'published'" if settings.representation == 'dct' else ''))
-  return settings.statistics
+  """`data.statistics`, an existing file, or an error that says how to make it."""
+  path = settings.statistics
+  if path and pathlib.Path(path).is_file():
+    return path
+  command = f'python -m input_pipeline.statistics --config CONFIG --output {path or "FILE"}'
+  others = "'none' or 'published'" if settings.representation == 'dct' else "'none'"
+  reason = f"data.statistics='{path}' does not exist" if path else 'data.statistics is empty'
+  raise ValueError(f'representation={settings.representation!r} is normalised with the statistics '
+                   f'of the training set, but {reason}; make the file once with\n  {command}\n'
+                   f'or set data.normalization to {others}')
 
 
 def read_pixel_statistics(path, representation):
   """(mean, std) of three channels out of a file of the statistics command.
 
   Raises:
-    FileNotFoundError: no such file.
     ValueError: statistics of another representation, or damaged.
   """
   try:
     content = json.loads(pathlib.Path(path).read_text())
-  except FileNotFoundError:
-    raise FileNotFoundError(f"data.statistics='{path}' does not exist; make it with `python -m "
-                            'input_pipeline.statistics`') from None
   except json.JSONDecodeError as error:
     raise ValueError(f"data.statistics='{path}' is not JSON ({error})") from error
   found = content.get('representation', 'dct')
@@ -44,7 +42,7 @@ def _pixel_statistics(settings):
   if settings.normalization == 'none':
     return (0.0,) * 3, (1.0,) * 3
   if settings.statistics:
-    return read_pixel_statistics(settings.statistics, settings.representation)
+    return read_pixel_statistics(_statistics_path(settings), settings.representation)
   rgb = tuple(settings.mean), tuple(settings.std)
   if settings.representation == 'ycbcr' and rgb == (IMAGENET_MEAN, IMAGENET_STD):
     _statistics_path(settings)
@@ -54,11 +52,8 @@ def _pixel_statistics(settings):
 def _coefficient_settings(settings):
   """The fields of `Preprocessing` that belong to representation 'dct'."""
   subset = coefficients.coefficient_subset(settings.coefficients)
-  # A file's content, not its path, belongs into a checkpoint.
-  named = isinstance(settings.coefficients, str) and settings.coefficients in coefficients.SUBSETS
   fields = {'chroma': settings.chroma,
-            'coefficients': settings.coefficients if named else
-            dict(zip(coefficients.COMPONENTS, subset.components))}
+            'coefficients': coefficients.portable_spec(settings.coefficients)}
   std = None
   if settings.normalization != 'none':
     source = ('published' if settings.normalization == 'published'

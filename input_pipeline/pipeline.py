@@ -1,19 +1,11 @@
 """`create`: settings to a Pipeline, which hands out training and evaluation batches."""
-import concurrent.futures
-import time
-
-import numpy as np
 from absl import logging
 
 from fcajax.images import ImageError, decode_image
-from fcajax.preprocess import Preprocessing
-from input_pipeline import augment, loader, wire
+from input_pipeline import augment, loader, memory, wire
 from input_pipeline.normalization import make_preprocessing
 from input_pipeline.settings import DataSettings
-from input_pipeline.sources import ArraySource, Splits, load_splits
-
-IN_MEMORY_LIMIT = 1 << 30
-"""Bytes of decoded images up to which `in_memory='auto'` keeps a data set in memory."""
+from input_pipeline.sources import load_splits
 
 
 class Pipeline:
@@ -38,52 +30,15 @@ class Pipeline:
     self.num_classes = len(self.class_names)
     self.device_augment = None
     self._wire = wire.choose(settings, preprocessing)
-    self._in_memory = _wants_memory(splits, settings, preprocessing)
+    self._in_memory = memory.is_wanted(splits, settings, preprocessing)
     if self._in_memory:
+      # Here, so that loader processes do not import JAX for it.
       from input_pipeline import device_augment
       self.device_augment = device_augment.make(settings, preprocessing, splits.mirror)
-      splits = self._to_memory(splits)
+      splits = memory.load(splits, settings, preprocessing, self.device_augment is not None,
+                           self._note)
     self._splits = splits
     self.num_train, self.num_evaluation = len(splits.train), len(splits.evaluation)
-
-  def _to_memory(self, splits):
-    started = time.monotonic()
-    shape, short_side = self.preprocessing.shape, self.preprocessing.short_side
-    evaluated = stored = Preprocessing(image_size=shape, resize_size=short_side)
-    crops = self.device_augment is not None and not self._settings.crop_padding
-    if crops and splits.train.image_shape != shape:
-      # A random resized crop needs the surroundings of the centre crop.
-      factor = short_side / max(shape)
-      larger = tuple(max(side, round(side * factor)) for side in shape)
-      stored = Preprocessing(image_size=larger, resize_size=short_side)
-    train = self._decode_all(splits.train, stored, 'train')
-    evaluation = self._decode_all(splits.evaluation, evaluated, 'evaluation')
-    logging.info('decoded %d images into memory (%.0f MB) in %.1f s', len(train) + len(evaluation),
-                 (train.images.nbytes + evaluation.images.nbytes) / 1e6,
-                 time.monotonic() - started)
-    return Splits(train, evaluation, splits.class_names, splits.mirror)
-
-  def _decode_all(self, source, preprocessing, split):
-    if isinstance(source, ArraySource) and source.image_shape == preprocessing.shape:
-      return source
-    images = np.empty((len(source), *preprocessing.shape, 3), np.uint8)
-    labels = np.empty(len(source), np.int32)
-
-    def one(index):
-      try:
-        data, labels[index] = source.read(index)
-        augment.evaluate(data, preprocessing, images[index])
-      except (ImageError, OSError):
-        return False
-      return True
-
-    threads = self._settings.threads or min(16, loader.available_cores())
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-      good = np.fromiter(pool.map(one, range(len(source))), bool, len(source))
-    self._note(split, source, np.flatnonzero(~good))
-    if good.all():
-      return ArraySource(images, labels)
-    return ArraySource(images[good], labels[good])
 
   def _note(self, split, source, indices):
     """Logs and counts images that were skipped; stops the run above the allowed share."""
@@ -154,17 +109,6 @@ def _reason(source, index):
   except (ImageError, OSError) as error:
     return str(error)
   return 'it cannot be decoded'
-
-
-def _wants_memory(splits, settings, preprocessing):
-  """Whether the data set is decoded into memory; see docs/data.md."""
-  if settings.in_memory != 'auto':
-    return settings.in_memory
-  shapes = {splits.train.image_shape, splits.evaluation.image_shape}
-  if shapes != {preprocessing.shape}:
-    return False
-  count = len(splits.train) + len(splits.evaluation)
-  return count * preprocessing.shape[0] * preprocessing.shape[1] * 3 <= IN_MEMORY_LIMIT
 
 
 def _check_batch(name, size, process_count):

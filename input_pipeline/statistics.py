@@ -1,11 +1,12 @@
 """Mean and standard deviation of every coefficient, or of every channel, over the training set.
 
-    python -m input_pipeline.statistics --config configs/imagenet_dct.py --output statistics.json
+    python -m input_pipeline.statistics --config configs/imagenet_dct.py [--output FILE]
 
-One pass over `config.data`'s training images as evaluation makes them (short side resized, centre
-crop), for all 192 block-DCT coefficients whatever subset the config selects, or for the three
-channels of representation 'rgb' and 'ycbcr'. Sums are merged in float64 by the rule of Chan, Golub
-and LeVeque (1979). Interrupted, it continues where it stopped when started again.
+Without --output the result goes to the file that the config names as `data.statistics`. One pass
+over `config.data`'s training images as evaluation makes them (short side resized, centre crop), for
+all 192 block-DCT coefficients whatever subset the config selects, or for the three channels of
+representation 'rgb' and 'ycbcr'. Sums are merged in float64 by the rule of Chan, Golub and LeVeque
+(1979). Interrupted, it continues where it stopped when started again.
 
 Over several hosts: the same command on each with --process_index=I --process_count=N and an output
 on a shared disk; whichever finishes last writes the result.
@@ -231,7 +232,10 @@ def compute(data_config, output, *, seed=0, process=(0, 1), batch_size=_BATCH, m
 
 def main(_):
   config = flags.FLAGS.config
-  output = flags.FLAGS.output
+  output = flags.FLAGS.output or config.data.get('statistics')
+  if not output:
+    print('error: give --output FILE, or a config that names data.statistics', file=sys.stderr)
+    sys.exit(1)
   try:
     result = compute(config.data, output, seed=config.get('seed', 0),
                      process=(flags.FLAGS.process_index, flags.FLAGS.process_count))
@@ -248,8 +252,9 @@ def main(_):
 if __name__ == '__main__':
   config_flags.DEFINE_config_file('config', None, 'The experiment whose data are measured.',
                                   lock_config=True)
-  flags.DEFINE_string('output', None, 'Where to write the JSON file.')
+  flags.DEFINE_string('output', None, "Where to write the JSON file; the config's "
+                      'data.statistics by default.')
   flags.DEFINE_integer('process_index', 0, 'Which share of the images this process takes.')
   flags.DEFINE_integer('process_count', 1, 'Number of processes.')
-  flags.mark_flags_as_required(['config', 'output'])
+  flags.mark_flag_as_required('config')
   app.run(main)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import input_pipeline
-from input_pipeline import augment, device_augment, sources, wire
+from input_pipeline import augment, device_augment, memory, sources, wire
 from input_pipeline.loader import CorruptDataError
 from input_pipeline.normalization import make_preprocessing
 from input_pipeline.settings import DataSettings
@@ -270,7 +270,8 @@ def test_digits():
 def test_in_memory_decodes_once_and_crops_on_the_device(folder):
   pipeline = create(folder_config(folder, in_memory=True))
   batch = next(pipeline.train_iterator())
-  assert batch['image'].shape == (4, 27, 27, 3)
+  # The images are about 40 x 31: stored at their own resolution, above evaluation's 27.
+  assert batch['image'].shape == (4, 31, 31, 3)
   assert pipeline.device_augment(jax.random.key(0), batch['image']).shape == (4, 24, 24, 3)
   on_disk = list(create(folder_config(folder)).evaluation_batches())
   assert_same(list(pipeline.evaluation_batches()), on_disk)
@@ -279,10 +280,14 @@ def test_in_memory_decodes_once_and_crops_on_the_device(folder):
 def test_auto_keeps_only_images_of_the_right_size_in_memory():
   images = np.zeros((4, 8, 8, 3), np.uint8)
   splits = sources.Splits(*(sources.ArraySource(images, np.zeros(4, int)),) * 2, ['a'])
-  from input_pipeline.pipeline import _wants_memory
   for size, expected in ((8, True), (16, False)):
     settings = DataSettings(image_size=size)
-    assert _wants_memory(splits, settings, make_preprocessing(settings)) == expected
+    assert memory.is_wanted(splits, settings, make_preprocessing(settings)) == expected
+
+
+def test_what_does_not_fit_in_memory_is_refused(folder):
+  with pytest.raises(ValueError, match='in_memory=False'):
+    create(folder_config(folder, in_memory=True, image_size=300_000))
 
 
 def test_without_augmentation_training_images_are_evaluation_images(folder):

@@ -153,6 +153,13 @@ def test_the_command(folder, tmp_path):
   assert failed.returncode == 1 and "error: data.root='/nowhere'" in failed.stderr
 
 
+def test_without_an_output_the_config_names_the_file():
+  result = subprocess.run([sys.executable, '-m', 'input_pipeline.statistics', '--config',
+                           'configs/common.py'], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300, env={**os.environ, 'JAX_PLATFORMS': 'cpu'})
+  assert result.returncode == 1 and 'data.statistics' in result.stderr
+
+
 def inputs_of(data_config):
   """Model inputs of all evaluation images."""
   pipeline = create(data_config)
