@@ -104,9 +104,9 @@ def test_devices_draw_their_own_random_numbers():
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (dict(name='ddp'), "parallelism='ddp'; use one of"),
-    (dict(name='jit', sync_batch_norm=False), "use 'shard_map' or 'pmap'"),
-    (dict(name='pmap', fsdp=True), "fsdp=True needs config.parallelism='jit'"),
+    ({'name': 'ddp'}, "parallelism='ddp'; use one of"),
+    ({'name': 'jit', 'sync_batch_norm': False}, "use 'shard_map' or 'pmap'"),
+    ({'name': 'pmap', 'fsdp': True}, "fsdp=True needs config.parallelism='jit'"),
 ])
 def test_impossible_strategies(arguments, message):
   with pytest.raises(UserError, match=message):
@@ -115,7 +115,7 @@ def test_impossible_strategies(arguments, message):
 
 def test_batch_sizes_must_divide():
   parallel.check_batch_size('batch_size', 48, 8, 3)
-  with pytest.raises(UserError, match=r'batch_size=30 does not divide over 8 devices; use 24 or 32'):
+  with pytest.raises(UserError, match='=30 does not divide over 8 devices; use 24 or 32'):
     parallel.check_batch_size('batch_size', 30, 8)
   with pytest.raises(UserError, match=r'in 3 slices each; use 24$'):
     parallel.check_batch_size('batch_size', 8, 8, 3)

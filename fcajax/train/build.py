@@ -58,10 +58,11 @@ def create_model(config, num_classes):
   return create(config.model.name, num_classes=num_classes, **model_overrides(config))
 
 
-def adapt_model(model, config, strategy):
-  """The model with the run's compute dtype and batch-norm axis, as far as it has these fields."""
+def adapt_model(model, config, strategy, num_classes):
+  """The model with the run's classes, compute dtype and batch-norm axis, where it has fields."""
   from fcajax.ops.fourier import implementation_for
   fields = {
+      'num_classes': num_classes,
       'dtype': None if config.dtype == 'float32' else jax.numpy.dtype(config.dtype),
       'axis_name': strategy.norm_axis if config.sync_batch_norm else None,
   }

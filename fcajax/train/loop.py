@@ -157,7 +157,7 @@ class _Run:
         config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps,
         batch_size=config.batch_size)
     self.engine = engine.Engine(
-        build.adapt_model(model, config, self.strategy), self.strategy,
+        build.adapt_model(model, config, self.strategy, data.num_classes), self.strategy,
         optimizer.make_optimizer(config.optimizer, config.freeze), schedule,
         transform=device_transform(data.preprocessing, config.dtype),
         image_shape=(*data.preprocessing.shape, 3),

@@ -1,6 +1,7 @@
 """The training step and the evaluation step: pure functions of (state, batch)."""
 import inspect
 
+import flax
 import jax
 import jax.numpy as jnp
 import optax
@@ -35,6 +36,12 @@ def _inference_norms(frozen):
         kwargs = dict(kwargs, use_running_average=True)
     return next_fun(*args, **kwargs)
   return interceptor
+
+
+def _keep_frozen(new, old, frozen):
+  new, old = flax.traverse_util.flatten_dict(new), flax.traverse_util.flatten_dict(old)
+  return flax.traverse_util.unflatten_dict(
+      {path: old[path] if path[:-1] in frozen else value for path, value in new.items()})
 
 
 def make_train_step(model, optimizer, schedule, *, total_steps, transform=_identity, augment=None,
@@ -120,6 +127,10 @@ def make_train_step(model, optimizer, schedule, *, total_steps, transform=_ident
         state.params, state.batch_stats, batch, key, state.step)
     if axis_name is not None:
       grads, batch_stats = jax.lax.pmean((grads, batch_stats), axis_name)
+    if freeze:
+      # The average over devices of equal numbers differs from them in the last bit.
+      batch_stats = _keep_frozen(
+          batch_stats, state.batch_stats, optimizers.frozen_modules(state.params, freeze))
     measured = metrics.reduce_devices(measured, axis_name)
     grads = optimizers.trainable(grads, freeze)
     norm = optax.tree.norm(grads)
@@ -130,7 +141,8 @@ def make_train_step(model, optimizer, schedule, *, total_steps, transform=_ident
     ema = state.ema
     if ema is not None:
       decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-      ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
+      # In this form an average of parameters that do not change is exactly these parameters.
+      ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
     measured |= metrics.averages(gradient_norm=norm)
     measured['not_finite'] = metrics.FirstNotFinite.from_values(
         state.step + 1, measured['loss'].total, norm)
