@@ -205,7 +205,7 @@ def test_integer_coefficients_have_the_stated_error(folder, measured, bits):
     error = np.abs(out * scale - np.clip(exact[0], -limit, limit))
     assert (error <= scale / 2 + 2e-3).all()
   if bits == 16:
-    assert scale.max() < 0.06
+    assert scale.max() < 0.032
   else:
     std = np.array(preprocessing.coefficient_std)
     assert (scale <= 8 * std / 127 * 1.0001).all()
