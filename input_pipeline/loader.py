@@ -1,6 +1,7 @@
 """Batches out of sources with Grain: order, sharding, decoding in parallel, exact state."""
 import concurrent.futures
 import os
+import weakref
 
 import cv2
 import grain
@@ -184,6 +185,11 @@ def iterate(batches, workers, prefetch):
       grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=per_worker)))
 
 
+def _stop(running):
+  while running:
+    running.pop().close()
+
+
 class TrainIterator:
   """The endless training batches, with a state that any worker or process count resumes exactly.
 
@@ -198,15 +204,18 @@ class TrainIterator:
     self._batches, self._order, self._on_skipped = batches, dict(order), on_skipped
     self._workers, self._prefetch = workers, prefetch
     self._next = 0
-    self._iterator = None
+    self._running = []
+    # Threads and worker processes must end before the interpreter takes Grain apart.
+    weakref.finalize(self, _stop, self._running)
 
   def __iter__(self):
     return self
 
   def __next__(self):
-    if self._iterator is None:
-      self._iterator = iterate(self._batches[self._next:], self._workers, self._prefetch)
-    batch = next(self._iterator)
+    if not self._running:
+      batches = self._batches[self._next:]
+      self._running.append(iterate(batches, self._workers, self._prefetch))
+    batch = next(self._running[0])
     self._next += 1
     self._on_skipped(batch.pop(SKIPPED))
     return batch
@@ -231,6 +240,4 @@ class TrainIterator:
 
   def close(self):
     """Stops loading ahead. The iterator still works, and then starts loading again."""
-    iterator, self._iterator = self._iterator, None
-    if iterator is not None and hasattr(iterator, 'close'):
-      iterator.close()
+    _stop(self._running)

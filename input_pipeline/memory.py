@@ -21,9 +21,12 @@ def is_wanted(splits, settings, preprocessing):
 
   'auto' does so when every image already has the network's size and all of them take at most
   `AUTO_LIMIT`: then nothing is lost, whereas crops of larger images are better made from the files.
+  Arrays are in memory anyway.
   """
   if settings.in_memory != 'auto':
     return settings.in_memory
+  if isinstance(splits.train, ArraySource):
+    return True
   shapes = {splits.train.image_shape, splits.evaluation.image_shape}
   if shapes != {preprocessing.shape}:
     return False

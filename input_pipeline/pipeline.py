@@ -2,7 +2,7 @@
 from absl import logging
 
 from fcajax.images import ImageError, decode_image
-from input_pipeline import augment, loader, memory, wire
+from input_pipeline import augment, device_augment, loader, memory, wire
 from input_pipeline.normalization import make_preprocessing
 from input_pipeline.settings import DataSettings
 from input_pipeline.sources import load_splits
@@ -32,11 +32,12 @@ class Pipeline:
     self._wire = wire.choose(settings, preprocessing)
     self._in_memory = memory.is_wanted(splits, settings, preprocessing)
     if self._in_memory:
-      # Here, so that loader processes do not import JAX for it.
-      from input_pipeline import device_augment
       self.device_augment = device_augment.make(settings, preprocessing, splits.mirror)
       splits = memory.load(splits, settings, preprocessing, self.device_augment is not None,
                            self._note)
+    elif settings.crop_padding:
+      raise ValueError('data.crop_padding is for in-memory sets; set data.in_memory=True, or '
+                       'crop_padding=0 for random resized crops')
     self._splits = splits
     self.num_train, self.num_evaluation = len(splits.train), len(splits.evaluation)
 
@@ -98,9 +99,12 @@ class Pipeline:
                                         **self._process)
     iterator = loader.iterate(batches, 0 if self._in_memory else settings.workers,
                               settings.prefetch)
-    for batch in iterator:
-      self._note('evaluation', source, batch.pop(loader.SKIPPED))
-      yield batch
+    try:
+      for batch in iterator:
+        self._note('evaluation', source, batch.pop(loader.SKIPPED))
+        yield batch
+    finally:
+      iterator.close()
 
 
 def _reason(source, index):
@@ -141,9 +145,6 @@ def create(data_config, *, batch_size, eval_batch_size, seed, process_index=None
   _check_batch('batch_size', batch_size, process_count)
   _check_batch('eval_batch_size', eval_batch_size, process_count)
   preprocessing = make_preprocessing(settings)
-  if settings.crop_padding and settings.in_memory is False:
-    raise ValueError('data.crop_padding is for in-memory sets; set data.in_memory=True, or '
-                     'crop_padding=0 for random resized crops')
   return Pipeline(load_splits(settings, seed), settings, preprocessing, batch_size=batch_size,
                   eval_batch_size=eval_batch_size, seed=seed, process_index=process_index,
                   process_count=process_count)

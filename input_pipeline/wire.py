@@ -103,8 +103,8 @@ def coefficient_scale(coefficients, bits, std=None):
   """The step of each integer coefficient.
 
   16 bits cover every value that pixels can give, in steps of at most 0.032, so the error is at most
-  0.016: less than a tenth of what rounding pixels to 8 bits costs on average. 8 bits cover 8 standard
-  deviations (or every possible value, where that is less).
+  0.016: less than a tenth of what rounding pixels to 8 bits costs on average. 8 bits cover 8
+  standard deviations (or every possible value, where that is less).
 
   Args:
     coefficients: as `coefficient_subset` takes it.

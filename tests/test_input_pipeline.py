@@ -277,12 +277,22 @@ def test_in_memory_decodes_once_and_crops_on_the_device(folder):
   assert_same(list(pipeline.evaluation_batches()), on_disk)
 
 
-def test_auto_keeps_only_images_of_the_right_size_in_memory():
-  images = np.zeros((4, 8, 8, 3), np.uint8)
-  splits = sources.Splits(*(sources.ArraySource(images, np.zeros(4, int)),) * 2, ['a'])
+def test_auto_keeps_only_images_of_the_right_size_in_memory(folder):
+  class Files:
+    image_shape = (8, 8)
+
+    def __len__(self):
+      return 4
+
+  splits = sources.Splits(Files(), Files(), ['a', 'b'])
   for size, expected in ((8, True), (16, False)):
     settings = DataSettings(image_size=size)
     assert memory.is_wanted(splits, settings, make_preprocessing(settings)) == expected
+  larger = create({'source': 'digits', 'image_size': 48, 'resize_size': 48, 'crop_padding': 2})
+  assert larger.device_augment is not None
+  assert next(larger.train_iterator())['image'].shape == (4, 48, 48, 3)
+  with pytest.raises(ValueError, match='crop_padding is for in-memory sets'):
+    create(folder_config(folder, crop_padding=2))
 
 
 def test_what_does_not_fit_in_memory_is_refused(folder):
@@ -302,8 +312,8 @@ def test_without_augmentation_training_images_are_evaluation_images(folder):
   ({'image_sise': 32}, 'did you mean image_size'), ({'source': 'web'}, "'web'"),
   ({'crop_area': (0.5, 0.1)}, 'crop_area'), ({'crop_ratio': (0, 1)}, 'crop_ratio'),
   ({'prefetch': 0}, 'prefetch'), ({'workers': -1}, 'workers'), ({'in_memory': 'yes'}, 'in_memory'),
-  ({'max_corrupt_fraction': 2}, 'max_corrupt_fraction'), ({'validation_fraction': 1.5}, 'fraction'),
-  ({'crop_padding': 2, 'in_memory': False}, 'crop_padding')))
+  ({'max_corrupt_fraction': 2}, 'max_corrupt_fraction'),
+  ({'validation_fraction': 1.5}, 'validation_fraction')))
 def test_wrong_settings(tmp_path, values, message):
   write_image(tmp_path / 'a' / '0.jpg', 0)
   write_image(tmp_path / 'b' / '0.jpg', 1)
