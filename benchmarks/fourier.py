@@ -79,13 +79,14 @@ def table_row(size, dtype, repeats):
   return {'size': size, **{f'{name}_ms': round(times[name], 3) for name in IMPLEMENTATIONS}}
 
 
-def convolution_times(size, channels, batch, dtype, repeats):
-  """The local output of a 3x3 FFC of ratio 0.5: one convolution of both halves, or two added."""
+def convolution_times(size, channels, kernel_size, batch, dtype, repeats):
+  """The local output of an FFC of ratio 0.5: one convolution of both halves, or two added."""
   pair = tuple(random((batch, size, size, channels), dtype, seed) for seed in (0, 1))
-  kernels = tuple(random((3, 3, channels, channels), jnp.float32, seed) for seed in (2, 3))
+  kernels = tuple(random((kernel_size, kernel_size, channels, channels), jnp.float32, seed)
+                  for seed in (2, 3))
 
   def convolve(x, kernel):
-    return Conv(channels, 3, dtype=dtype).apply({'params': {'kernel': kernel}}, x)
+    return Conv(channels, kernel_size, dtype=dtype).apply({'params': {'kernel': kernel}}, x)
 
   def joined(pair, kernels):
     return convolve(jnp.concatenate(pair, -1), jnp.concatenate(kernels, 2))
@@ -134,11 +135,18 @@ def main():
     fourier._TABLE.write_text(text + '\n')
     print(f'\nwrote {fourier._TABLE}')
     return
-  measure = convolution_times if args.convolutions else unit_times
-  title = ('Local output of a 3x3 FFC' if args.convolutions else 'Fourier unit')
-  print_times(f'{title}, forward and backward, batch {args.batch}, {args.dtype}', [
-      (f'{size} x {size} x {channels}', measure(size, channels, args.batch, dtype, args.repeats))
-      for size, channels in UNITS])
+  of = f'forward and backward, batch {args.batch}, {args.dtype}'
+  if args.convolutions:
+    for kernel_size in (3, 1):
+      print_times(f'Local output of a {kernel_size}x{kernel_size} FFC, {of}', [
+          (f'{size} x {size} x {channels}',
+           convolution_times(size, channels, kernel_size, args.batch, dtype, args.repeats))
+          for size, channels in UNITS])
+  else:
+    print_times(f'Fourier unit, {of}', [
+        (f'{size} x {size} x {channels}',
+         unit_times(size, channels, args.batch, dtype, args.repeats))
+        for size, channels in UNITS])
 
 
 if __name__ == '__main__':

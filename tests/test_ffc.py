@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
+from fcajax.layers import ffc
 from fcajax.layers.conv import Conv
 from fcajax.layers.ffc import (
     FastFourierConv,
@@ -160,8 +161,10 @@ def test_the_spectral_transform_is_its_definition_at_any_size(size):
   assert_close(apply(layer, variables, x), z @ params['conv2']['kernel'][0, 0])
 
 
+@pytest.mark.parametrize('joined', [True, False])
 @pytest.mark.parametrize('groups', [1, 2])
-def test_the_joined_convolution_is_the_sum_of_the_two_paths(groups):
+def test_the_local_output_is_the_sum_of_the_two_paths(monkeypatch, groups, joined):
+  monkeypatch.setattr(ffc, 'joins_paths', lambda: joined)
   pair = random((2, 9, 8, 12)), random((2, 9, 8, 4), seed=1)
   layer = FastFourierConv(16, 3, 0.25, 0.25, 2, groups=groups, lfu=False, padding_mode='reflect')
   variables = drawn(layer, pair)

@@ -3,6 +3,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -45,9 +46,9 @@ class FastFourierConv(nn.Module):
 
   Returns the pair `[N, ceil(H / s), ceil(W / s), .]` with `split_channels(features, ratio_out)`
   channels. A half without channels is None, on both sides; an array alone is taken as
-  (array, None). The local output is computed as one convolution over both halves with the two
-  kernels joined; the parameters keep the names of the paths: `l2l`, `g2l`, `l2g` (`kernel`) and
-  `g2g`.
+  (array, None). The parameters are named after the paths: `l2l`, `g2l`, `l2g` (each a `kernel`)
+  and `g2g`. The local output is computed as one convolution over both halves with the two kernels
+  joined, save on a CPU, where two convolutions and a sum are faster.
 
   Args:
     features: output channels, local and global together.
@@ -118,20 +119,18 @@ class FastFourierConv(nn.Module):
     return y_local, sum(terms[1:], terms[0])
 
   def _convolve(self, paths, features):
-    """The sum of the convolutions of `{path name: half}` as one, kernels and channels joined."""
-    groups, kernels, halves = self.groups, [], []
+    """The sum of the convolutions of `{path name: half}`."""
+    terms = []
     for name, half in paths.items():
-      channels = half.shape[-1]
-      check_groups(groups, f'path {name}', channels=channels, features=features)
-      shape = (*pair(self.kernel_size, 'kernel_size'), channels // groups, features)
-      kernels.append(_Kernel(shape, name=name)())
-      # Group by group, so that each group of the joined convolution finds both of its halves.
-      halves.append(half.reshape(*half.shape[:-1], groups, channels // groups))
-    x = jnp.concatenate(halves, axis=-1)
-    conv = Conv(features, self.kernel_size, self.strides, dilation=self.dilation, groups=groups,
-                dtype=self.dtype, padding_mode=self.padding_mode, parent=None)
-    kernel = jnp.concatenate(kernels, axis=2)
-    return conv.apply({'params': {'kernel': kernel}}, x.reshape(*x.shape[:3], -1))
+      check_groups(self.groups, f'path {name}', channels=half.shape[-1], features=features)
+      shape = (*pair(self.kernel_size, 'kernel_size'), half.shape[-1] // self.groups, features)
+      terms.append((half, _Kernel(shape, name=name)()))
+    if len(terms) > 1 and joins_paths():
+      terms = [_joined(terms, self.groups)]
+    conv = Conv(features, self.kernel_size, self.strides, dilation=self.dilation,
+                groups=self.groups, dtype=self.dtype, padding_mode=self.padding_mode, parent=None)
+    outputs = [conv.apply({'params': {'kernel': kernel}}, half) for half, kernel in terms]
+    return sum(outputs[1:], outputs[0])
 
   def _halves(self, x):
     """The two halves of the input in the compute dtype, checked against the fields."""
@@ -160,6 +159,20 @@ class FastFourierConv(nn.Module):
       local, global_ = (half if half is None else half.astype(self.dtype)
                         for half in (local, global_))
     return local, global_
+
+
+def joins_paths():
+  """Whether two paths to one output run as one convolution; two are faster on a CPU."""
+  return jax.default_backend() != 'cpu'
+
+
+def _joined(terms, groups):
+  """[(input, kernel), ...] of convolutions that are added -> those of the one equal to the sum."""
+  # Group by group, so that each group of the joined convolution finds the channels of all terms.
+  inputs = jnp.concatenate(
+      [x.reshape(*x.shape[:3], groups, x.shape[-1] // groups) for x, _ in terms], axis=-1)
+  kernel = jnp.concatenate([kernel for _, kernel in terms], axis=2)
+  return inputs.reshape(*inputs.shape[:3], -1), kernel
 
 
 class _Kernel(nn.Module):
