@@ -54,18 +54,10 @@ def create_model(name, num_classes=1000, **overrides):
   Raises:
     ValueError: unknown name, override or attention, with what is close to it.
   """
-  variants = _variants()
-  if name not in variants:
-    raise ValueError(f'unknown model {name!r}: {near_matches(name, variants)}')
-  variant = variants[name]
-  network_fields = field_names(variant)
+  variant = _variant(name)
   defaults = field_defaults(variant)
   overrides = {key: _plain(key, value) for key, value in overrides.items()}
-
-  options_of_attention = set()
-  if 'attention' in network_fields:
-    options_of_attention = attention_fields(
-        overrides.get('attention', defaults.get('attention')))
+  network_fields, options_of_attention = _option_names(variant, overrides)
   network, options = {'num_classes': num_classes}, {}
   for key, value in overrides.items():
     if key in network_fields:
@@ -83,6 +75,27 @@ def create_model(name, num_classes=1000, **overrides):
   if 'attention_options' in network_fields:
     network['attention_options'] = FrozenDict({**(base or {}), **options})
   return variant(**network)
+
+
+def option_names(name, **overrides):
+  """What `create_model(name, **overrides)` takes besides, as a set of names."""
+  return set.union(*_option_names(_variant(name), overrides))
+
+
+def _variant(name):
+  variants = _variants()
+  if name not in variants:
+    raise ValueError(f'unknown model {name!r}: {near_matches(name, variants)}')
+  return variants[name]
+
+
+def _option_names(variant, overrides):
+  """The fields of the network, and those of the attention that it gets."""
+  network = field_names(variant)
+  if 'attention' not in network:
+    return network, set()
+  return network, attention_fields(
+      overrides.get('attention', field_defaults(variant).get('attention')))
 
 
 def _plain(key, value):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcajax.layers.conv import Conv
+from fcajax.layers.max_pool import max_pool
 from fcajax.layers.norm import BatchNorm
 from fcajax.models.options import attention_fields
 
@@ -190,7 +191,7 @@ class ResNet(nn.Module):
       raise ValueError(f"stem={self.stem!r} is not one of 'imagenet', 'cifar', 'none'")
     x = features['stem'] = self.activation(norm(name='stem_norm')(x, train=train))
     if self.stem == 'imagenet':
-      x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+      x = max_pool(x)
     return x
 
   def _block_class(self):

@@ -17,7 +17,7 @@ def load_model(path, step='best'):
 
   Raises:
     FileNotFoundError: nothing is there.
-    ValueError: no weights in it, or weights that do not fit the network they name.
+    ValueError: no weights in it, a damaged file, or a network that this version does not know.
   """
   from fcajax.models.registry import create_model
   path = pathlib.Path(path)

@@ -27,7 +27,9 @@ _EXPAND = ('fc.2', 'fc2')
 
 def target(key, model):
   """Where PyTorch's `key` goes; see `fcajax.weights.torch_import`."""
-  if key.endswith(('num_batches_tracked', 'dct_layer.weight')):
+  if key.endswith('num_batches_tracked'):
+    return IGNORE
+  if key.endswith('dct_layer.weight') and not _learns_basis(model):
     return IGNORE
   match = _BLOCK.fullmatch(key)
   if match:
@@ -59,14 +61,24 @@ def block_target(path, rest):
 
 
 def attention_target(path, module, leaf):
-  """The two matrices of squeeze-excite and FcaNet, or the one filter of ECA."""
+  """The two matrices of squeeze-excite and FcaNet, a learned basis, or the one filter of ECA."""
   if module in _REDUCE:
     return dense_target((*path, 'reduce'), leaf)
   if module in _EXPAND:
     return dense_target((*path, 'expand'), leaf)
   if module == 'conv' and leaf == 'weight':
     return Target(('params', *path, 'conv', 'kernel'), flat)
+  if module == 'dct_layer' and leaf == 'weight':
+    return Target(('params', *path, 'basis'), _channels_last)
   return None
+
+
+def _learns_basis(model):
+  return bool((getattr(model, 'attention_options', None) or {}).get('learnable'))
+
+
+def _channels_last(array, shape):
+  return array.transpose(1, 2, 0) if array.ndim == 3 else None
 
 
 def input_shape(model, state):
@@ -84,11 +96,26 @@ def input_shape(model, state):
 
 
 def infer_overrides(state):
-  """`num_classes` from the head, `use_bias` where the squeeze-excite matrices have biases."""
+  """`num_classes` from the head, the biases and widths of squeeze-excite from its matrices."""
   overrides = {}
   for name in ('fc.weight', 'last_linear.weight', 'head.fc.weight'):
     if name in state:
       overrides['num_classes'] = int(state[name].shape[0])
-  if any(re.search(r'\.(?:fc1|fc\.0)\.bias$', key) for key in state):
-    overrides['use_bias'] = True
+  reduce = [(key, value.shape) for key, value in state.items()
+            if re.fullmatch(r'layer\d+\.\d+\.\w+\.(?:fc1|fc\.0)\.weight', key)]
+  if reduce:
+    overrides |= _excite_overrides({shape[1]: shape[0] for _, shape in reduce})
+    if reduce[0][0].replace('.weight', '.bias') in state:
+      overrides['use_bias'] = True
+  return overrides
+
+
+def _excite_overrides(widths):
+  """`reduction` and `divisor` out of {channels: width between the two matrices}."""
+  channels = max(widths)
+  reduction = round(channels / widths[channels])
+  overrides = {} if reduction == 16 else {'reduction': reduction}
+  # timm rounds the width to multiples of 8, which shows where a block has few channels.
+  if any(width != channels // reduction for channels, width in widths.items()):
+    overrides['divisor'] = 8
   return overrides

@@ -6,6 +6,7 @@ import numpy as np
 from flax import traverse_util
 
 METADATA_KEY = 'fcajax'
+METADATA_PARTS = {'model', 'class_names', 'preprocessing'}
 COLLECTIONS = ('params', 'batch_stats')
 
 
@@ -36,6 +37,31 @@ def load_safetensors(path):
 
   Raises:
     ValueError: truncated, another kind of file, or without the description of a network.
+    FileNotFoundError: no such file.
+  """
+  arrays, header = read_arrays(path)
+  if METADATA_KEY not in header:
+    raise ValueError(f"'{path}' does not say which network it belongs to; for weights from "
+                     f'PyTorch: fcajax convert {path} OUT.safetensors --model NAME')
+  variables = traverse_util.unflatten_dict(
+      {tuple(name.split('/')): value for name, value in arrays.items()})
+  try:
+    metadata = json.loads(header[METADATA_KEY])
+    missing = METADATA_PARTS - set(metadata)
+  except (json.JSONDecodeError, TypeError) as error:
+    raise ValueError(f"the description in '{path}' is damaged ({error})") from error
+  if missing or not {'name', 'num_classes', 'overrides'} <= set(metadata['model']):
+    raise ValueError(f"the description in '{path}' lacks {sorted(missing) or 'parts of model'}; "
+                     'write the file anew')
+  return variables, metadata
+
+
+def read_arrays(path):
+  """The tensors and the header of any `.safetensors` file: ({name: NumPy array}, {key: text}).
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: truncated, or no such file format.
   """
   from safetensors import SafetensorError, safe_open
   path = pathlib.Path(path)
@@ -43,14 +69,7 @@ def load_safetensors(path):
     raise FileNotFoundError(f"no such weights file: '{path}'")
   try:
     with safe_open(path, framework='numpy') as file:
-      header = file.metadata() or {}
-      arrays = {name: file.get_tensor(name) for name in file.keys()}
+      return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
   except SafetensorError as error:
     raise ValueError(f"'{path}' is no safetensors file or was cut short ({error}); "
                      'copy it again or write it anew') from error
-  if METADATA_KEY not in header:
-    raise ValueError(f"'{path}' does not say which network it belongs to; for weights from "
-                     f'PyTorch: fcajax convert {path} OUT.safetensors --model NAME')
-  variables = traverse_util.unflatten_dict(
-      {tuple(name.split('/')): value for name, value in arrays.items()})
-  return variables, json.loads(header[METADATA_KEY])

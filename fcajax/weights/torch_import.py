@@ -58,7 +58,7 @@ def clean_state(checkpoint):
     ValueError: there is no state dict in it.
   """
   state = checkpoint
-  while isinstance(state, Mapping) and not any(map(_is_array, state.values())):
+  while isinstance(state, Mapping):
     inner = [state[w] for w in _WRAPPERS if isinstance(state.get(w), Mapping)]
     if not inner:
       break

@@ -1,0 +1,65 @@
+"""Checkpoint files of PyTorch programs, read without running anything in them."""
+import pathlib
+import pickle
+
+
+def read_checkpoint(path):
+  """The content of a `.pth` (or `.pt`, `.bin`, ...) or `.safetensors` file of PyTorch weights.
+
+  Returns:
+    For `.safetensors`, {name: NumPy array}; else what `torch.load(weights_only=True)` gives,
+    which `fcajax.weights.from_torch` takes as it is.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: truncated, no checkpoint, or a pickle that wants to run code.
+    ImportError: a file that PyTorch alone reads, and no PyTorch.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"no such checkpoint: '{path}'")
+  return _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path)
+
+
+def _read_safetensors(path):
+  from fcajax.weights.safetensors_file import METADATA_KEY, read_arrays
+  arrays, header = read_arrays(path)
+  if METADATA_KEY in header:
+    raise ValueError(f"'{path}' is a weights file of this package already, not of PyTorch; "
+                     'open it with fcajax.load_model')
+  return arrays
+
+
+def _read_pickle(path):
+  try:
+    import torch
+  except ImportError:
+    raise ImportError(f"reading '{path}' needs PyTorch: pip install 'fcajax[torch]' "
+                      '(for the CPU alone: pip install torch --index-url '
+                      'https://download.pytorch.org/whl/cpu), or save the weights as '
+                      '.safetensors') from None
+  try:
+    return torch.load(path, map_location='cpu', weights_only=True)
+  except pickle.UnpicklingError as error:
+    if 'Unsupported global' in str(error) or 'Unsupported class' in str(error):
+      raise ValueError(
+          f"'{path}' holds more than tensors, and loading it would run code from the file. "
+          'Where you trust it: torch.save(torch.load(FILE, weights_only=False).state_dict(), '
+          f'OUT) writes the tensors alone. PyTorch says: {_first_sentences(error)}') from error
+    raise ValueError(_broken(path, error)) from error
+  except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    if 'TorchScript' in str(error):
+      raise ValueError(f"'{path}' is a TorchScript program, which is code; save its state_dict() "
+                       'instead') from error
+    raise ValueError(_broken(path, error)) from error
+
+
+def _broken(path, error):
+  return (f"'{path}' is no PyTorch checkpoint or was cut short "
+          f'({_first_sentences(error) or type(error).__name__}); copy it again')
+
+
+def _first_sentences(error):
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  wanted = [line for line in lines if 'GLOBAL' in line] or lines[:1]
+  return wanted[0][:200] if wanted else ''
