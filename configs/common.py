@@ -10,9 +10,14 @@ from ml_collections.config_dict import placeholder
 
 # What `create_model` takes besides the name; None leaves the model's own default.
 MODEL_KEYS = (
-    'attention', 'frequencies', 'reduction', 'dct_size', 'normalization', 'basis', 'learnable',
-    'stem', 'stage_strides', 'output_stride', 'zero_init_last', 'activation', 'dct_sizes',
-    'coefficients', 'ratio', 'lfu', 'use_se', 'fourier_implementation', 'padding_mode')
+    'activation', 'attention', 'attention_options', 'base_width', 'block', 'coefficients',
+    'dct_sizes', 'dropout', 'fourier_implementation', 'gate', 'gate_penalty',
+    'gate_penalty_reduction', 'gate_temperature', 'global_to_local', 'groups', 'lfu',
+    'local_to_global', 'output_stride', 'ratio', 'stage_sizes', 'stage_strides', 'stem', 'use_se',
+    'width', 'zero_init_last',
+    # Fields of the attention.
+    'allow_smaller', 'b', 'basis', 'dct_size', 'divisor', 'frequencies', 'gamma', 'grid',
+    'kernel_size', 'learnable', 'normalization', 'reduction', 'seed', 'use_bias')
 
 
 def get_config():

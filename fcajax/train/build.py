@@ -1,6 +1,4 @@
 """From a config to the parts of a run: checks, model, steps, weights to start from."""
-import difflib
-import inspect
 import pathlib
 
 import flax
@@ -14,9 +12,33 @@ DTYPES = ('float32', 'bfloat16')
 
 
 def model_overrides(config):
-  """The arguments of `create_model` that `config.model` sets (None = the model's default)."""
+  """The arguments of `create_model` that the config sets (None = the model's default).
+
+  A network that reads DCT coefficients gets `coefficients` from `config.data`, so that the subset
+  is named once; a file's subset is written out, because a stored model must not need the file.
+
+  Raises:
+    UserError: `config.model.coefficients` names another subset than `config.data.coefficients`.
+  """
+  from fcajax.models.registry import create_model as create
   values = config.model.to_dict()
-  return {key: value for key, value in values.items() if key != 'name' and value is not None}
+  overrides = {key: value for key, value in values.items() if key != 'name' and value is not None}
+  given = overrides.pop('coefficients', None)
+  if config.data.representation == 'dct' and hasattr(
+      create(config.model.name, **overrides), 'coefficients'):
+    from fcajax.ops.coefficients import portable_spec
+    overrides['coefficients'] = portable_spec(_plain(config.data.coefficients))
+    if given is not None and portable_spec(_plain(given)) != overrides['coefficients']:
+      raise UserError(
+          f'config.model.coefficients={given!r} differs from config.data.coefficients='
+          f'{config.data.coefficients!r}; set the latter alone')
+  elif given is not None:
+    overrides['coefficients'] = given
+  return overrides
+
+
+def _plain(value):
+  return value.to_dict() if hasattr(value, 'to_dict') else value
 
 
 def check_config(config):
@@ -88,6 +110,21 @@ def load_weights(path):
   return load_model(path)[1]
 
 
+def start_weights(fresh, source):
+  """Weights of `source` (a work directory or file) in the place of `fresh` ones.
+
+  A network that reads DCT coefficients also takes those of the RGB network with the same stages.
+
+  Returns:
+    As `merge_weights`.
+  """
+  from fcajax.weights import rgb_to_dct
+  loaded = load_weights(source)
+  if rgb_to_dct.is_dct_variables(fresh) and not rgb_to_dct.is_dct_variables(loaded):
+    return rgb_to_dct.adapt_rgb_variables(loaded, fresh)
+  return merge_weights(fresh, loaded, source)
+
+
 def merge_weights(fresh, loaded, source):
   """Puts loaded weights into a fresh state's trees.
 
@@ -130,17 +167,20 @@ def merge_weights(fresh, loaded, source):
   return flax.traverse_util.unflatten_dict(merged, sep='/'), kept
 
 
-def near_matches(word, known):
-  """'; did you mean a, b?' or ''."""
-  near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
-  return f'; did you mean {", ".join(near)}?' if near else ''
-
-
 def model_description(config, model, num_classes):
   """What `metadata.json` says about the model."""
   if model is None:
     return {
         'name': config.model.name, 'num_classes': num_classes, 'overrides': model_overrides(config)
     }
-  return {'name': f'{inspect.getmodule(type(model)).__name__}:{type(model).__name__}',
-          'num_classes': num_classes, 'overrides': {}}
+  return {'name': f'{type(model).__module__}:{type(model).__name__}', 'num_classes': num_classes,
+          'overrides': {}}
+
+
+def preprocessing_description(preprocessing):
+  """What `metadata.json` says about the input: `Preprocessing.to_dict`, free of files."""
+  values = preprocessing.to_dict()
+  if values['representation'] == 'dct':
+    from fcajax.ops.coefficients import portable_spec
+    values['coefficients'] = portable_spec(preprocessing.coefficients)
+  return values

@@ -68,32 +68,6 @@ def _due(step, every):
   return int(step / every) > int((step - 1) / every)
 
 
-class _Meter:
-  """Images, seconds and seconds without data: of the interval, and of the whole session."""
-
-  def __init__(self):
-    self.images = self.seconds = self.wait = 0.0
-    self.rate = self.wait_fraction = 0.0
-    self._started = None
-    self._interval_images = 0
-
-  def start(self, wait):
-    self._started, self._wait = time.perf_counter(), wait
-
-  def add(self, images):
-    self._interval_images += images
-
-  def stop(self, wait):
-    """Ends an interval; the devices must have finished its work."""
-    seconds = max(time.perf_counter() - self._started, 1e-9)
-    waited = min(wait - self._wait, seconds)
-    self.rate, self.wait_fraction = self._interval_images / seconds, waited / seconds
-    self.images += self._interval_images
-    self.seconds += seconds
-    self.wait += waited
-    self._interval_images = 0
-
-
 class _Run:
   """One call of `train`."""
 
@@ -119,7 +93,7 @@ class _Run:
     self.progress = progress.Progress(
         total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch,
         every=config.log_every_steps, stream=stream, quiet=not self.first)
-    self.meter = _Meter()
+    self.meter = progress.Meter()
 
     resolved = workdir.plain(config)
     changes = []
@@ -149,17 +123,18 @@ class _Run:
     self.metadata = workdir.plain({
         'model': build.model_description(config, model, data.num_classes),
         'class_names': list(data.class_names),
-        'preprocessing': data.preprocessing.to_dict(),
+        'preprocessing': build.preprocessing_description(data.preprocessing),
     })
     if model is None:
       model = build.create_model(config, data.num_classes)
     schedule = optimizer.make_schedule(
         config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps,
         batch_size=config.batch_size)
+    self.model = build.adapt_model(model, config, self.strategy, data.num_classes)
+    self.transform = device_transform(data.preprocessing, config.dtype)
     self.engine = engine.Engine(
-        build.adapt_model(model, config, self.strategy, data.num_classes), self.strategy,
-        optimizer.make_optimizer(config.optimizer, config.freeze), schedule,
-        transform=device_transform(data.preprocessing, config.dtype),
+        self.model, self.strategy, optimizer.make_optimizer(config.optimizer, config.freeze),
+        schedule, transform=self.transform,
         image_shape=(*data.preprocessing.shape, 3),
         total_steps=self.total_steps, seed=config.seed, ema_decay=config.ema_decay,
         augment=data.device_augment, label_smoothing=config.label_smoothing,
@@ -182,9 +157,8 @@ class _Run:
 
   def _start_from(self, current, source):
     host = jax.device_get(self.strategy.state_to_save(current))
-    loaded = build.load_weights(source)
-    merged, kept = build.merge_weights(
-        {'params': host.params, 'batch_stats': host.batch_stats}, loaded, source)
+    merged, kept = build.start_weights(
+        {'params': host.params, 'batch_stats': host.batch_stats}, source)
     self.progress.line(
         f'weights from {source}' + (f'; new: {", ".join(kept)}' if kept else ''))
     params = merged['params']
@@ -222,7 +196,7 @@ class _Run:
     if evaluated is None:
       evaluated = self._evaluate(current, step)
     checkpoints.wait()
-    return self._finish(step, evaluated, started)
+    return self._finish(current, step, evaluated, started)
 
   def _introduce(self):
     data, config = self.data, self.config
@@ -230,7 +204,7 @@ class _Run:
     self.progress.line(
         f'{self.metadata["model"]["name"]}: {self.parameters:,} parameters, '
         f'{data.num_train:,} training and {data.num_evaluation:,} evaluation images of '
-        f'{data.num_classes} classes\n'
+        f'{data.num_classes} classes ({_some(data.class_names)})\n'
         f'{self.total_steps:,} steps of {config.batch_size} images '
         f'({self.total_steps / self.steps_per_epoch:.1f} epochs), {config.dtype}, '
         f'{config.parallelism} on {len(devices)} x {devices[0].device_kind}\n'
@@ -286,7 +260,7 @@ class _Run:
     values = self.engine.fetch(totals)
     if first:
       # The first step's time is the compilation's.
-      self.meter = _Meter()
+      self.meter = progress.Meter()
     else:
       self.meter.stop(batches.wait_seconds)
     bad = values.pop('not_finite')
@@ -377,7 +351,7 @@ class _Run:
         'corrupt_files': {'count': len(corrupt), 'names': corrupt[:100]},
     })
 
-  def _finish(self, step, evaluated, started):
+  def _finish(self, current, step, evaluated, started):
     if self.first:
       figures.learning_curves(self.directory)
       self.samples.write(self.directory)
@@ -385,6 +359,8 @@ class _Run:
         path = self.directory / f'{name}.png'
         if path.is_file():
           self.writer.image(step=step, tag=name, path=path)
+      if getattr(self.model, 'gate', False):
+        self._draw_gate(current)
     summary = self._summary(step, evaluated, started)
     if self.first:
       workdir.write_json(self.directory / workdir.SUMMARY_FILE, summary)
@@ -393,6 +369,20 @@ class _Run:
         f'{summary["accuracy"]:.2%}, best {summary["best"]["accuracy"]:.2%} at step '
         f'{summary["best"]["step"]}')
     return summary
+
+
+  def _draw_gate(self, current):
+    from fcajax.analysis import gate_heat_map
+    variables = jax.device_get(self.strategy.state_to_save(current.variables()))
+    heat_map = gate_heat_map.gate_heat_map(
+        self.model.clone(axis_name=None), variables, self.data.evaluation_batches(),
+        self.transform)
+    gate_heat_map.save_heat_map(heat_map, self.directory / gate_heat_map.FILE_NAME)
+    gate_heat_map.draw(heat_map, self.directory / 'gate_heat_map.png')
+
+
+def _some(names, count=5):
+  return ', '.join(map(str, names[:count])) + (', ...' if len(names) > count else '')
 
 
 def _barrier(name):

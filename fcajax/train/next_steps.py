@@ -54,7 +54,8 @@ def commands(workdir, config, *, config_path, overrides):
     folder = shlex.quote(str(pathlib.Path(workdir) / samples.DIRECTORY))
     result.append((
         "train on a folder (put yours in place of this run's sample images)",
-        f'{train} --config configs/folder.py --config.data.root={folder}'))
+        f'{train} --config configs/folder.py --config.data.root={folder} '
+        '--config.num_epochs=5'))
   return result
 
 

@@ -87,3 +87,29 @@ class Progress:
       self._stream.write('\r' + ' ' * self._width + '\r')
       self._stream.flush()
       self._width = 0
+
+
+class Meter:
+  """Images, seconds and seconds without data: of the interval, and of the whole session."""
+
+  def __init__(self):
+    self.images = self.seconds = self.wait = 0.0
+    self.rate = self.wait_fraction = 0.0
+    self._started = None
+    self._interval_images = 0
+
+  def start(self, wait):
+    self._started, self._wait = time.perf_counter(), wait
+
+  def add(self, images):
+    self._interval_images += images
+
+  def stop(self, wait):
+    """Ends an interval; the devices must have finished its work."""
+    seconds = max(time.perf_counter() - self._started, 1e-9)
+    waited = min(wait - self._wait, seconds)
+    self.rate, self.wait_fraction = self._interval_images / seconds, waited / seconds
+    self.images += self._interval_images
+    self.seconds += seconds
+    self.wait += waited
+    self._interval_images = 0
