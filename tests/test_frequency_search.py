@@ -1,4 +1,5 @@
 """The search: ranking, statistics, training together, resuming, and what it refuses."""
+import functools
 import itertools
 import json
 
@@ -69,9 +70,14 @@ def small_tuning(batching, devices, steps=3):
       devices=devices)
 
 
-def random_base(seed=7):
-  model = create_model('resnet20', CLASSES, **NETWORK)
-  return model.init(jax.random.key(seed), np.zeros((1, SIDE, SIDE, 3), np.float32), train=False)
+@functools.cache
+def _drawn(model):
+  image = np.zeros((1, SIDE, SIDE, 3), np.float32)
+  return jax.jit(functools.partial(model.init, train=False))(jax.random.key(7), image)
+
+
+def random_base():
+  return jax.tree.map(np.asarray, _drawn(create_model('resnet20', CLASSES, **NETWORK)))
 
 
 SAMPLE = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), np.float32)
@@ -118,41 +124,37 @@ def test_the_statement_tells_noise_from_difference():
   assert 'One seed' in search_report.statement(noise[:1], (7, 7))
 
 
+def leaves(tree):
+  return {jax.tree_util.keystr(path): leaf
+          for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def test_runs_trained_together_equal_separate_runs():
-  """Three frequencies under vmap, over several devices, against plain networks one at a time."""
-  base = random_base()
-  together = small_tuning('vmap', jax.devices()[:2])
-  states = search_training.initial_states(together, base, [0, 1], SAMPLE)
-  runs = search_training.fine_tune(together, states, FREQUENCIES, Data(), SAMPLE)
-  trained = runs.variables()
-  for candidate, seed in ((0, 1), (1, 0), (2, 0)):
-    tuning = small_tuning('loop', None)
-    step = jax.jit(make_train_step(
-        searched(frequencies=tuple(FREQUENCIES[candidate])), tuning.optimizer, tuning.schedule,
-        total_steps=tuning.steps, transform=tuning.transform, label_smoothing=0.1))
-    state = jax.tree.map(lambda leaf, seed=seed: leaf[seed], states)
-    for batch in itertools.islice(Data().train_iterator(), seed, 2 * tuning.steps, 2):
-      state, _ = step(state, batch)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.variables()):
-      got = trained
-      for key in path:
-        got = got[key.key]
-      np.testing.assert_allclose(
-          got[candidate, seed], leaf, rtol=2e-4, atol=2e-5, err_msg=jax.tree_util.keystr(path))
-  moved = jax.tree.map(lambda leaf: np.ptp(leaf, axis=0).max(), trained['params'])
-  assert max(jax.tree.leaves(moved)) > 1e-3, 'the frequency makes no difference'
+  """Three frequencies times two seeds: one program on two devices, then one run after another."""
+  scores, trained = {}, {}
+  for batching, devices in (('vmap', jax.devices()[:2]), ('loop', jax.devices()[:1])):
+    tuning = small_tuning(batching, devices)
+    states = search_training.initial_states(tuning, random_base(), [0, 1], SAMPLE)
+    runs = search_training.fine_tune(tuning, states, FREQUENCIES, Data(), SAMPLE)
+    trained[batching] = leaves(runs.variables())
+    scores[batching] = search_training.held_out_accuracy(tuning, runs, Data())
+  for name, leaf in trained['vmap'].items():
+    assert leaf.shape[:2] == (3, 2)
+    np.testing.assert_allclose(leaf, trained['loop'][name], rtol=2e-4, atol=2e-5, err_msg=name)
+  assert max(np.ptp(leaf, axis=0).max() for leaf in trained['vmap'].values()) > 1e-3
+  np.testing.assert_allclose(scores['vmap'], scores['loop'], atol=100 / 29 + 1e-6)
+  assert scores['vmap'].shape == (2, 3)
 
-
-def test_in_turn_gives_the_accuracies_of_together():
-  base = random_base()
-  scores = []
-  for batching, devices in (('vmap', jax.devices()[:1]), ('loop', jax.devices()[:1])):
-    tuning = small_tuning(batching, devices, steps=6)
-    states = search_training.initial_states(tuning, base, [3], SAMPLE)
-    runs = search_training.fine_tune(tuning, states, FREQUENCIES[:2], Data(), SAMPLE)
-    scores.append(search_training.held_out_accuracy(tuning, runs, Data()))
-  np.testing.assert_allclose(scores[0], scores[1], atol=100 / 29 + 1e-6)
-  assert scores[0].shape == (1, 2)
+  # The same by the ordinary step of a network built with that frequency.
+  step = jax.jit(make_train_step(
+      searched(frequencies=((3, 2),)), tuning.optimizer, tuning.schedule,
+      total_steps=tuning.steps, transform=tuning.transform, label_smoothing=0.1))
+  state = jax.tree.map(lambda leaf: leaf[1], states)
+  for batch in itertools.islice(Data().train_iterator(), 1, 2 * tuning.steps, 2):
+    state, _ = step(state, batch)
+  for name, leaf in leaves(state.variables()).items():
+    np.testing.assert_allclose(
+        trained['vmap'][name][2, 1], leaf, rtol=2e-4, atol=2e-5, err_msg=name)
 
 
 def test_a_base_of_another_architecture_is_refused():
@@ -161,8 +163,9 @@ def test_a_base_of_another_architecture_is_refused():
   tuning = small_tuning('loop', None)
   with pytest.raises(ValueError, match='stage1/block0/conv1/kernel is missing in the base'):
     search_training.initial_states(tuning, base, [0], SAMPLE)
-  other = searched(frequencies=((0, 0),)).init(
-      jax.random.key(0), np.zeros((1, SIDE, SIDE, 3), np.float32), train=False)
+  shapes = jax.eval_shape(functools.partial(tuning.model.init, train=False), jax.random.key(0),
+                          SAMPLE)
+  other = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
   with pytest.raises(ValueError, match=r'attention.* is in the base alone'):
     search_training.initial_states(tuning, other, [0], SAMPLE)
 

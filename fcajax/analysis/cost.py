@@ -1,5 +1,4 @@
 """Multiply-adds, parameters and activations of a network, counted from its jaxpr."""
-import contextlib
 import dataclasses
 import math
 import re
@@ -7,6 +6,8 @@ import re
 import jax
 import jax.numpy as jnp
 from jax.extend import core as jex_core
+
+from fcajax.layers.conv_lowering import force_lowering
 
 _STAGE = re.compile(r'(stem|stage\d+|head)')
 _OTHER = 'other'
@@ -149,21 +150,15 @@ def count_function(function, *args):
   Returns:
     dict of stage name -> Counts without parameters.
   """
-  with _plain_convolutions():
-    # A fresh function: a cached trace could hold another lowering of the same convolutions.
+  # The multiply-adds are those of the layer, however this machine's lowering spells it. A fresh
+  # function, because a cached trace could hold another lowering of the same convolutions.
+  with force_lowering('conv'):
     jaxpr = jax.make_jaxpr(lambda *a: function(*a))(*args)
   stages = {}
   for scope, count in _walk(jaxpr, ()):
     stage = stage_of(scope)
     stages[stage] = stages.get(stage, Counts()) + count
   return stages
-
-
-def _plain_convolutions():
-  """Multiply-adds are those of the layer, however this machine's lowering spells it."""
-  from fcajax.layers import conv
-  force = getattr(conv, 'force_lowering', None)
-  return force('conv') if force else contextlib.nullcontext()
 
 
 def count(model, input_shape):

@@ -1,4 +1,5 @@
 """Fine-tunes many frequency candidates together: one program over an axis of runs."""
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -11,6 +12,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from fcajax.layers.attention import basis_collection
+from fcajax.layers.conv_lowering import force_lowering
 from fcajax.train import metrics
 from fcajax.train.errors import TrainingDiverged, UserError
 from fcajax.train.state import TrainState
@@ -82,17 +84,16 @@ def initial_states(tuning, base, seeds, sample):
   Raises:
     UserError: the base is of another architecture; names what does not fit.
   """
-  states = []
-  init = jax.jit(functools.partial(tuning.model.init, train=False))
-  for seed in seeds:
-    init_key, run_key = jax.random.split(jax.random.key(seed))
-    fresh = init(init_key, jnp.zeros(sample.shape, sample.dtype))
+  def draw(key):
+    init_key, run_key = jax.random.split(key)
+    fresh = tuning.model.init(init_key, jnp.zeros(sample.shape, sample.dtype), train=False)
     params = graft(fresh['params'], base['params'])
-    states.append(TrainState(
+    return TrainState(
         step=jnp.zeros((), jnp.int32), params=params,
         batch_stats=graft(fresh.get('batch_stats', {}), base.get('batch_stats', {})),
-        opt_state=tuning.optimizer.init(params), rng=jax.random.key_data(run_key)))
-  return stack(states)
+        opt_state=tuning.optimizer.init(params), rng=jax.random.key_data(run_key))
+  draw = jax.jit(draw)
+  return stack([draw(jax.random.key(seed)) for seed in seeds])
 
 
 def graft(fresh, base):
@@ -152,13 +153,8 @@ def fine_tune(tuning, states, candidates, data, sample):
   Raises:
     TrainingDiverged: a run whose last loss is not finite.
   """
-  devices = list(tuning.devices or jax.devices())
   filters = candidate_filters(tuning.model, candidates, sample)
-  batching = tuning.batching
-  if batching == 'auto':
-    batching = 'loop' if devices[0].platform == 'cpu' else 'vmap'
-  runner = {'vmap': _Together, 'loop': _InTurn}[batching](
-      tuning, states, filters, len(candidates), devices)
+  runner = make_runner(tuning, states, filters, len(candidates))
   seeds = _seeds(states)
   prepare = jax.jit(functools.partial(_prepare, tuning))
   # The streams of augmentation are the seeds', the same for every candidate.
@@ -179,6 +175,16 @@ def fine_tune(tuning, states, candidates, data, sample):
         tuning.steps, f'the loss of frequencies {list(candidates[candidate])}, seed number {seed}, '
         'is not finite after fine-tuning; lower config.search.learning_rate')
   return runner
+
+
+def make_runner(tuning, states, filters, count):
+  """What trains and evaluates `count` candidates batch by batch, in the way of `batching`."""
+  devices = list(tuning.devices or jax.devices())
+  batching = tuning.batching
+  if batching == 'auto':
+    batching = 'loop' if devices[0].platform == 'cpu' else 'vmap'
+  runner = {'vmap': _Together, 'loop': _InTurn}[batching]
+  return runner(tuning, states, filters, count, devices)
 
 
 def held_out_accuracy(tuning, runner, data):
@@ -243,7 +249,12 @@ class _Together:
 
     def train(state, filters, seed, batch):
       own = jax.tree.map(lambda leaf: leaf[seed], batch)
-      return _train_one(tuning, state, filters, own)
+      with _lowering(devices):
+        return _train_one(tuning, state, filters, own)
+
+    def evaluate(state, filters, batch):
+      with _lowering(devices):
+        return _evaluate_one(tuning, state, filters, batch)
 
     def over(function, axes):
       # Runs never meet, so no device waits for another: there is no collective, and no gradient
@@ -252,7 +263,7 @@ class _Together:
           jax.vmap(function, axes), mesh=mesh, out_specs=P(_AXIS), check_vma=False,
           in_specs=tuple(P() if axis is None else P(_AXIS) for axis in axes))
     self._step = jax.jit(over(train, (0, 0, 0, None)), donate_argnums=0)
-    self._eval = jax.jit(over(functools.partial(_evaluate_one, tuning), (0, 0, None)))
+    self._eval = jax.jit(over(evaluate, (0, 0, None)))
     self._seed = self._place(self._seed, slice(None))
 
   def _place(self, tree, index):
@@ -284,6 +295,12 @@ class _Together:
   def correct(self):
     """Correct images, `[S, F]`."""
     return self._by_run(self._correct).astype(np.float64).T
+
+
+def _lowering(devices):
+  """Convolutions as matrix products on a CPU, where the grouped ones of `vmap` are slow."""
+  on_cpu = devices[0].platform == 'cpu'
+  return force_lowering('matmul') if on_cpu else contextlib.nullcontext()
 
 
 def _seeds(states):

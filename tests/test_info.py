@@ -1,0 +1,73 @@
+"""`fcajax info`: its two forms, its inputs, and what it refuses."""
+import json
+
+import pytest
+
+from fcajax import cli
+
+
+def info(capsys, *arguments):
+  status = cli.main(['info', *arguments])
+  captured = capsys.readouterr()
+  return status, captured.out, captured.err
+
+
+def test_json_holds_totals_and_stages(capsys, facts):
+  status, out, _ = info(capsys, 'fca_resnet34', '--json')
+  content = json.loads(out)
+  assert status == 0
+  assert content['parameters'] == facts['fcanet']['parameters']['fcanet34']
+  assert content['macs'] == facts['fcanet']['macs_224']['conv_and_linear']['34']
+  assert content['dct_macs'] == facts['fcanet']['macs_224']['dct']['34']
+  assert content['input_shape'] == [224, 224, 3]
+  assert list(content['stages']) == ['stem', 'stage1', 'stage2', 'stage3', 'stage4', 'head']
+  assert content['stages']['stage2']['output_shape'] == [28, 28, 128]
+  for key in ('parameters', 'macs', 'dct_macs', 'fourier_macs', 'activations'):
+    assert content[key] == sum(stage[key] for stage in content['stages'].values())
+
+
+def test_the_table_leaves_out_columns_of_zeros(capsys):
+  _, out, _ = info(capsys, 'resnet20', '--classes', '10')
+  lines = out.splitlines()
+  assert lines[0] == ('resnet20, input 32 x 32 x 3: 0.27 M parameters, 0.041 G multiply-adds an '
+                      'image')
+  assert lines[2].split() == ['stage', 'output', 'parameters', 'MACs', 'activations']
+  assert lines[-1].split()[:2] == ['total', '272,474']
+  assert lines[-2].split()[:2] == ['head', '10']
+
+
+def test_sizes_and_fields(capsys):
+  rectangle = json.loads(info(capsys, 'fca_resnet20', '--image-size', '32', '48', '--json')[1])
+  assert rectangle['stages']['stage1']['output_shape'] == [32, 48, 16]
+  narrow = json.loads(info(capsys, 'fca_resnet20', '--set', 'width=32', '--set',
+                           'frequencies=[(0, 0), (0, 1)]', '--json')[1])
+  assert narrow['stages']['stage1']['output_shape'] == [32, 32, 32]
+  coefficients = json.loads(info(capsys, 'dct_resnet18', '--json')[1])
+  assert coefficients['input_shape'] == [56, 56, 24]
+  given = json.loads(info(capsys, 'dct_resnet18', '--input-shape', '28', '28', '24', '--json')[1])
+  assert given['macs'] < coefficients['macs'] / 3
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['fca_resnet5'], 'did you mean'),
+    (['resnet18', '--image-size', '0'], '--image-size 0'),
+    (['resnet18', '--image-size', '1', '2', '3'], '--image-size 1 2 3'),
+    (['dct_resnet18', '--image-size', '100'], 'multiples of 8, such as 104'),
+    (['resnet18', '--input-shape', '8', '0', '3'], 'must be positive'),
+    (['resnet18', '--set', 'width'], 'KEY=VALUE'),
+    (['resnet18', '--set', 'widht=32'], "did you mean 'width'"),
+    (['fca_resnet20', '--image-size', '16'], 'at 4 x 4'),
+    (['fca_resnet18', '--set', 'frequencies=nowhere.json'], 'cannot read the frequency file'),
+])
+def test_mistakes_are_one_line(capsys, arguments, message):
+  status, out, err = info(capsys, *arguments)
+  assert status == 2
+  assert not out
+  assert message in err
+  assert err.count('\n') == 1
+
+
+def test_settings_do_not_go_with_a_file(capsys, tmp_path):
+  status, _, err = info(capsys, str(tmp_path), '--classes', '5')
+  assert status == 2
+  assert 'leave out --classes' in err
