@@ -15,9 +15,10 @@ from fcajax.weights.rgb_to_dct import adapt_rgb_variables, is_dct_variables
 from fcajax.weights.torch_import import MismatchError, from_torch
 
 
-def _cost(name, shape, **overrides):
+@functools.cache
+def _cost(name, shape):
   from fcajax.analysis import cost
-  return cost.count(create_model(name, **overrides), shape)
+  return cost.count(create_model(name), shape)
 
 
 def _shapes(model, shape):
@@ -73,14 +74,22 @@ def test_published_parameters(name, shape, parameters):
 @pytest.mark.parametrize('subset', SUBSETS)
 def test_first_layer_fits_every_subset(subset):
   count = len(coefficient_subset(subset))
-  first = _shapes(create_model('dct_resnet50', coefficients=subset), (8, 8, count))
+  model = create_model('dct_resnet50', coefficients=subset, stage_sizes=(1,))
+  first = _shapes(model, (8, 8, count))
   first = first['params']['stage1']['block0']
   assert first['conv1']['kernel'].shape == (1, 1, count, 64)
   assert first['shortcut_conv']['kernel'].shape == (1, 1, count, 256)
 
 
-@pytest.mark.parametrize('name', list_models('*dct_*'))
-def test_every_variant_has_a_gate_and_features(name):
+def test_names():
+  assert list_models('dct_*') == sorted(
+      [f'dct_resnet{depth}{strides}' for depth in (18, 34, 50, 101) for strides in ('', '_s1122')]
+      + ['dct_ffc_resnet18', 'dct_ffc_resnet50', 'dct_mobilenet_v2'])
+
+
+@pytest.mark.parametrize(
+    'name', ['dct_resnet18', 'dct_resnet50_s1122', 'dct_ffc_resnet18', 'dct_mobilenet_v2'])
+def test_networks_take_a_gate_and_return_features(name):
   model = create_model(name, num_classes=7, coefficients='6S', gate=True)
   shape = (32, 32, 6)
   variables = _shapes(model, shape)
@@ -99,9 +108,9 @@ def test_stage_strides():
   for name, sides in (('dct_resnet50', (56, 28, 14, 7)), ('dct_resnet50_s1122', (56, 56, 28, 14))):
     shapes = _cost(name, (56, 56, 24)).output_shapes
     assert tuple(shapes[f'stage{i}'][0] for i in range(1, 5)) == sides
-    model = create_model(name, attention='fca', frequencies='top8')
+    model = create_model(name, attention='fca', frequencies='top8', stage_sizes=(1, 1, 1, 1))
     assert model.dct_sizes == sides
-    attention = _shapes(model, (56, 56, 24))['params']['stage4']['block2']['attention']
+    attention = _shapes(model, (56, 56, 24))['params']['stage4']['block0']['attention']
     assert jax.tree.leaves(attention)
 
 
