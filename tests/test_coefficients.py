@@ -237,3 +237,20 @@ def test_bad_images(shape, chroma, message):
 def test_bad_planes():
   with pytest.raises(ValueError, match='no 4:2:0 pair'):
     planes_to_coefficients(np.zeros((1, 16, 16, 1)), np.zeros((1, 16, 16, 2)))
+
+
+def test_picture_of_an_image(tmp_path, image, capsys):
+  import argparse
+
+  from PIL import Image
+
+  from fcajax.analysis import plot_coefficients
+  Image.fromarray(image[0]).save(tmp_path / 'image.png')
+  parser = argparse.ArgumentParser()
+  plot_coefficients.add_arguments(parser)
+  args = parser.parse_args([
+      str(tmp_path / 'image.png'), '--coefficients', 'y:0,1,8;cb:;cr:0', '--image-size', '64',
+      '--chroma', 'half', '--out', str(tmp_path / 'picture.png')])
+  assert plot_coefficients.run(args) == 0
+  assert '64 x 64 pixels as 8 x 8 blocks of 4 coefficients' in capsys.readouterr().out
+  assert (tmp_path / 'picture.png').stat().st_size > 5000

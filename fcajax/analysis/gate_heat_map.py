@@ -80,11 +80,11 @@ def draw(heat_map, path):
     heat_map: as `gate_heat_map` returns it.
     path: of the picture.
   """
-  import matplotlib
-  matplotlib.use('Agg')
-  from matplotlib import pyplot as plt
-  figure, axes = plt.subplots(1, 3, figsize=(11, 4), layout='constrained')
-  shown = plt.get_cmap('viridis').with_extremes(bad='0.9')
+  from matplotlib import colormaps
+  from matplotlib.figure import Figure
+  figure = Figure(figsize=(11, 4), layout='constrained')
+  axes = figure.subplots(1, 3)
+  shown = colormaps['viridis'].with_extremes(bad='0.9')
   for axis, name, block in zip(axes, COMPONENTS, as_blocks(heat_map)):
     picture = axis.imshow(block, cmap=shown, vmin=0, vmax=1)
     for index in range(64):
@@ -97,5 +97,4 @@ def draw(heat_map, path):
   axes[0].set_ylabel('u, vertical frequency')
   figure.colorbar(picture, ax=axes, shrink=0.8,
                   label=f'share of {heat_map["images"]:,} images with the gate open')
-  figure.savefig(path, dpi=150)
-  plt.close(figure)
+  figure.savefig(path, dpi=110)

@@ -8,6 +8,7 @@ KINDS = {
     'attention': ('plot_attention', "the attention layers' gate values, by class and stage"),
     'search': ('plot_search', 'the heat map of a frequency search'),
     'receptive-field': ('plot_receptive_field', 'what part of the image an output depends on'),
+    'coefficients': ('plot_coefficients', 'the block-DCT coefficients of an image'),
     'gate': ('plot_gate', 'how often a trained gate opens each DCT coefficient'),
 }
 
