@@ -12,7 +12,8 @@ Trains fca_resnet18 (ResNet-18 with multi-spectral channel attention) from scrat
     --config.model.name=fca_resnet50        any name that `fcajax list` prints
     --config.init_from=RUN_OR_FILE          start from trained weights (new head if need be)
     --config.freeze='^(?!head)'             train the head alone
-    --config.data.image_size=128            smaller images: a third of the arithmetic
+    --config.data.image_size=128 --config.model.allow_smaller=True
+                                            smaller images: a third of the arithmetic
     --config.dtype=bfloat16                 on a GPU or TPU
 
 A data set smaller than one batch is trained on in batches of what there is. No figure is promised:
@@ -35,4 +36,7 @@ def get_config(arg=''):
   config.optimizer.nesterov = True
   config.optimizer.weight_decay = 5e-4
   config.optimizer.warmup_epochs = 3.0
-  return common.shrink(config) if smoke else config
+  if smoke:
+    common.shrink(config)
+    config.model.allow_smaller = True
+  return config

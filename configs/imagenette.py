@@ -30,6 +30,8 @@ def get_config(arg=''):
   config.data.source = 'tfds'
   config.data.name = 'imagenette/320px-v2' if variant == '224' else 'imagenette/160px-v2'
   config.data.image_size = int(variant)
+  # The published DCT sizes are for 224; smaller maps are enlarged to them, as the original does.
+  config.model.allow_smaller = True
   # At 64 nothing may be lost at the rim; the larger sizes are evaluated as ImageNet is.
   config.data.resize_size = 64 if variant == '64' else 0
   config.data.crop_area = (0.35, 1.0)

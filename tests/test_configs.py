@@ -1,15 +1,19 @@
 """Every config: it documents its command, fits the models and the data, and can be shrunk."""
+import dataclasses
 import importlib
 import pathlib
 import re
 
+import jax
 import pytest
 
 from configs import common
 from fcajax.layers.attention import ATTENTIONS
 from fcajax.models import registry
 from fcajax.models.options import attention_fields, field_names
+from fcajax.preprocess import device_transform
 from fcajax.train import build
+from input_pipeline.pipeline import make_preprocessing
 from input_pipeline.settings import DataSettings
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -42,6 +46,23 @@ def test_smoke_shrinks_and_other_words_are_refused(name):
   assert small.num_steps <= 20 and small.batch_size <= full.batch_size
   with pytest.raises(ValueError, match='did you mean smoke'):
     module.get_config('smke')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_networks_take_the_images_of_their_config(name):
+  """Shapes alone: an image that is smaller than the DCT basis of a stage is an error."""
+  for argument in ('', 'smoke'):
+    config = load(name).get_config(argument)
+    if config.task != 'train':
+      pytest.skip('builds its own networks')
+    settings = DataSettings.from_config(config.data)
+    settings = dataclasses.replace(settings, normalization='none')
+    transform = device_transform(make_preprocessing(settings))
+    images = jax.ShapeDtypeStruct((1, *make_preprocessing(settings).shape, 3), 'uint8')
+    model = build.create_model(config, num_classes=10)
+    logits = jax.eval_shape(
+        lambda x, m=model, t=transform: m.init_with_output(jax.random.key(0), t(x))[0], images)
+    assert logits.shape == (1, 10)
 
 
 def test_commands_in_the_docstrings_name_what_exists():

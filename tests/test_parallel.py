@@ -1,5 +1,12 @@
 """shard_map, jit and pmap against one device, on eight forced host devices."""
 import functools
+import io
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +15,7 @@ import pytest
 import tiny
 
 from configs import common
-from fcajax.train import engine, optimizer, parallel
+from fcajax.train import checkpoint, engine, loop, optimizer, parallel
 from fcajax.train.errors import UserError
 
 STEPS = 3
@@ -119,3 +126,30 @@ def test_batch_sizes_must_divide():
     parallel.check_batch_size('batch_size', 30, 8)
   with pytest.raises(UserError, match=r'in 3 slices each; use 24$'):
     parallel.check_batch_size('batch_size', 8, 8, 3)
+
+
+def test_two_processes_train_as_one(tmp_path):
+  """Two processes of two devices each: the three strategies, a stop, and one process alone."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = free.getsockname()[1]
+  flags = ('--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 '
+           '--xla_llvm_disable_expensive_passes=true')
+  root = pathlib.Path(__file__).parent.parent
+  environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags, 'PYTHONPATH': str(root)}
+  command = [sys.executable, str(root / 'tests' / 'one_process.py')]
+  processes = [
+      subprocess.Popen([*command, str(rank), str(port), str(tmp_path)], env=environment, text=True,
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+      for rank in range(2)]
+  outputs = [process.communicate(timeout=300)[0] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], '\n'.join(outputs)
+  assert 'after step 4/6' in outputs[0] and 'step' not in outputs[1]
+  loop.train(tiny.make_config(), tmp_path / 'alone', tiny.TinyPipeline(), model=tiny.TinyNet(),
+             stream=io.StringIO())
+  expected = checkpoint.restore_variables(tmp_path / 'alone', 'latest')
+  for name in ('jit', 'pmap'):
+    assert_same(checkpoint.restore_variables(tmp_path / name, 'latest'), expected)
+    summary = json.loads((tmp_path / name / 'summary.json').read_text())
+    assert summary['accuracy'] == json.loads(
+        (tmp_path / 'alone' / 'summary.json').read_text())['accuracy']

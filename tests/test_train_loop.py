@@ -12,23 +12,11 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny
 
-from configs import common
 from fcajax.train import checkpoint, loop, workdir
 from fcajax.train.errors import TrainingDiverged, UserError
 
 STEPS = 6
-
-
-def make_config(**changes):
-  config = common.get_config()
-  config.num_steps = STEPS
-  config.batch_size, config.eval_batch_size = 24, 16
-  config.optimizer.learning_rate, config.optimizer.learning_rate_batch = 0.05, 0
-  config.log_every_steps = 1
-  config.ema_decay = 0.9
-  config.model.name = 'resnet18'
-  config.update_from_flattened_dict(changes)
-  return config.lock()
+make_config = tiny.make_config
 
 
 class Trigger(io.StringIO):

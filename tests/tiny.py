@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from configs import common
 from fcajax import preprocess
 from fcajax.layers.norm import BatchNorm
 
@@ -73,6 +74,8 @@ class TinyIterator:
 class TinyPipeline:
   """The interface of `input_pipeline.create` over arrays."""
 
+  iterator_class = TinyIterator
+
   def __init__(self, batch_size=24, eval_batch_size=16, num_train=72, num_evaluation=40, seed=0,
                classes=3, size=8, augment=None):
     self._train = make_images(num_train, size, classes, seed=1)
@@ -83,11 +86,9 @@ class TinyPipeline:
     self.device_augment = augment
     self.preprocessing = preprocess.Preprocessing(
         image_size=size, resize_size=size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-    self.iterators = []
 
   def train_iterator(self):
-    self.iterators.append(TinyIterator(*self._train, self._batch_size, self._seed))
-    return self.iterators[-1]
+    return self.iterator_class(*self._train, self._batch_size, self._seed)
 
   def evaluation_batches(self):
     images, labels = self._evaluation
@@ -107,3 +108,16 @@ class TinyPipeline:
 def normalize(images):
   """uint8 -> float32 around 0, as the transform on the device does."""
   return images.astype(jnp.float32) / 127.5 - 1
+
+
+def make_config(**changes):
+  """The config of a run of six steps over two epochs of a `TinyPipeline`."""
+  config = common.get_config()
+  config.num_steps = 6
+  config.batch_size, config.eval_batch_size = 24, 16
+  config.optimizer.learning_rate, config.optimizer.learning_rate_batch = 0.05, 0
+  config.log_every_steps = 1
+  config.ema_decay = 0.9
+  config.model.name = 'resnet18'
+  config.update_from_flattened_dict(changes)
+  return config.lock()

@@ -62,11 +62,19 @@ class Engine:
     return self.strategy.initializer(self._create)()
 
   def _run(self, name, *arguments):
-    if name not in self._compiled:
-      start = time.perf_counter()
-      self._compiled[name] = self._functions[name].lower(*arguments).compile()
+    if name in self._compiled:
+      return self._compiled[name](*arguments)
+    start = time.perf_counter()
+    function = self._functions[name]
+    if self.strategy.ahead_of_time:
+      self._compiled[name] = function.lower(*arguments).compile()
       self.compile_seconds += time.perf_counter() - start
-    return self._compiled[name](*arguments)
+      return self._compiled[name](*arguments)
+    self._compiled[name] = function
+    result = function(*arguments)
+    # The call returns once its work is under way, so nearly all of its time is compilation.
+    self.compile_seconds += time.perf_counter() - start
+    return result
 
   def train(self, current, totals, batch):
     """One update: (state, totals, batch) on the devices -> (state, totals)."""
@@ -78,4 +86,4 @@ class Engine:
 
   def fetch(self, totals):
     """Waits for the devices and returns the figures as floats."""
-    return metrics.compute(self.strategy.state_to_save(totals))
+    return metrics.compute(self.strategy.to_host(totals))

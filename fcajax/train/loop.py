@@ -100,7 +100,6 @@ class _Run:
     if self.first:
       workdir.prepare(directory)
       changes = workdir.claim(directory, resolved, allow_changes=resume_with_changes)
-    _barrier('claimed')
     self.finished_summary = self._finished(changes)
     if self.finished_summary is not None:
       return
@@ -109,9 +108,11 @@ class _Run:
     self._build(model)
 
   def _finished(self, changes):
-    summary = workdir.read_summary(self.directory)
-    if not summary.get('finished') or changes:
+    summary = workdir.read_summary(self.directory) if self.first else {}
+    # The first process has claimed the directory, so it decides for all.
+    if not _same_everywhere(bool(summary.get('finished') and not changes)):
       return None
+    summary = workdir.read_summary(self.directory)
     self.progress.line(
         f'the run in {self.directory} is finished: {summary["steps"]} steps, top-1 '
         f'{summary["accuracy"]:.2%}; nothing to do')
@@ -156,7 +157,7 @@ class _Run:
     return current, 0
 
   def _start_from(self, current, source):
-    host = jax.device_get(self.strategy.state_to_save(current))
+    host = self.strategy.to_host(current)
     merged, kept = build.start_weights(
         {'params': host.params, 'batch_stats': host.batch_stats}, source)
     self.progress.line(
@@ -359,11 +360,13 @@ class _Run:
         path = self.directory / f'{name}.png'
         if path.is_file():
           self.writer.image(step=step, tag=name, path=path)
-      if getattr(self.model, 'gate', False):
-        self._draw_gate(current)
+    if getattr(self.model, 'gate', False):
+      self._draw_gate(self.strategy.to_host(current.variables()))
     summary = self._summary(step, evaluated, started)
     if self.first:
       workdir.write_json(self.directory / workdir.SUMMARY_FILE, summary)
+    # A process that left earlier would take the first one with it.
+    _same_everywhere(0)
     self.progress.line(
         f'finished {step} steps in {progress.duration(summary["seconds"])}: top-1 '
         f'{summary["accuracy"]:.2%}, best {summary["best"]["accuracy"]:.2%} at step '
@@ -371,9 +374,10 @@ class _Run:
     return summary
 
 
-  def _draw_gate(self, current):
+  def _draw_gate(self, variables):
+    if not self.first:
+      return
     from fcajax.analysis import gate_heat_map
-    variables = jax.device_get(self.strategy.state_to_save(current.variables()))
     heat_map = gate_heat_map.gate_heat_map(
         self.model.clone(axis_name=None), variables, self.data.evaluation_batches(),
         self.transform)
@@ -385,7 +389,9 @@ def _some(names, count=5):
   return ', '.join(map(str, names[:count])) + (', ...' if len(names) > count else '')
 
 
-def _barrier(name):
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-    multihost_utils.sync_global_devices(name)
+def _same_everywhere(value):
+  """The first process's value; a collective call where there are several processes."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+  return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))

@@ -76,6 +76,11 @@ class ShardMap:
   def device_count(self):
     return self.mesh.size
 
+  @property
+  def ahead_of_time(self):
+    """Whether programs can be compiled before their first call."""
+    return True
+
   def state_sharding(self, state):
     """A tree of shardings like `state` (arrays or shapes)."""
     return jax.tree.map(lambda _: NamedSharding(self.mesh, P()), state)
@@ -109,6 +114,15 @@ class ShardMap:
   def state_to_save(self, state):
     """The state as arrays that a checkpoint can hold, without a device axis."""
     return state
+
+  def to_host(self, state):
+    """The whole state as NumPy, without a device axis; every process has to call it."""
+    def fetch(value):
+      if value.is_fully_addressable or value.is_fully_replicated:
+        return np.asarray(value)
+      from jax.experimental import multihost_utils
+      return multihost_utils.process_allgather(value, tiled=True)
+    return jax.tree.map(fetch, state)
 
   def local_rows(self, values):
     """This process's rows of an output that is split over the batch, as NumPy."""
@@ -171,6 +185,11 @@ class Pmap(ShardMap):
   """One program a device under `jax.pmap`; every array of the state has a leading device axis."""
 
   @property
+  def ahead_of_time(self):
+    # A program compiled ahead asks for the arrays of all processes, where pmap takes its own.
+    return jax.process_count() == 1
+
+  @property
   def _local_devices(self):
     return [d for d in self.mesh.devices.flat if d.process_index == jax.process_index()]
 
@@ -203,6 +222,9 @@ class Pmap(ShardMap):
     return result
 
   def state_to_save(self, state):
+    return self.to_host(state)
+
+  def to_host(self, state):
     return jax.tree.map(lambda x: np.array(x.addressable_shards[0].data[0]), state)
 
   def local_rows(self, values):
