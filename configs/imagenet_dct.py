@@ -69,7 +69,6 @@ def get_config(arg=''):
     config.data.image_size, config.data.resize_size = (896, 1024) if mobilenet else (448, 512)
     config.data.statistics = f'imagenet_dct_{config.data.image_size}.json'
     config.data.coefficients = '192' if kind == 'gated' else kind
-    config.model.coefficients = config.data.coefficients
     config.model.gate = kind == 'gated'
     if kind == 'gated':
       config.model.gate_penalty = 0.1

@@ -51,7 +51,6 @@ def get_config(arg=''):
     config.data.image_size = config.data.resize_size = 64
     config.data.statistics = 'configs/statistics/imagenette_dct_64.json'
     config.data.coefficients = {'gated': '192', 'static': '24D'}.get(variant, variant)
-    config.model.coefficients = config.data.coefficients
     config.model.gate = variant == 'gated'
     if variant == 'gated':
       # Every open coefficient costs 0.02 nats; see docs/dct_input.md for why not the published 0.1.

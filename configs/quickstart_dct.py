@@ -21,7 +21,6 @@ def get_config(arg=''):
   config.log_every_steps = 20
   config.model.name = 'dct_resnet18'
   config.model.width = 32
-  config.model.coefficients = '24S'
   config.data.source = 'tfds'
   config.data.name = 'imagenette/160px-v2'
   config.data.image_size = config.data.resize_size = 64

@@ -66,6 +66,7 @@ def _run(module, *arguments):
 
 def test_from_gated_training_to_a_static_network(folder, tmp_path):
   from fcajax.analysis import plot_gate, select
+  from fcajax.weights import load_model
   from input_pipeline import statistics
 
   # Every coefficient of Y, and the DC of Cb and Cr: the images have no other colour.
@@ -73,15 +74,16 @@ def test_from_gated_training_to_a_static_network(folder, tmp_path):
   file = tmp_path / 'statistics.json'
   config = _config('gated', folder, statistics=str(file), coefficients=coefficients)
   statistics.compute(config.data, file, progress=lambda *_: None)
-  config.model.coefficients = coefficients
   config.model.gate_penalty = 0.3
   gated = tmp_path / 'gated'
   assert _train(config, gated)['accuracy'] > 0.9
 
-  _run(plot_gate, gated, '--images', folder / 'validation')
-  heat_map = json.loads((gated / 'gate_heat_map.json').read_text())
+  heat_map = json.loads((gated / 'gate_heat_map.json').read_text())  # of the evaluation images
+  out = tmp_path / 'again.png'
+  _run(plot_gate, gated, '--images', folder / 'validation', '--out', out)
+  assert json.loads(out.with_suffix('.json').read_text()) == heat_map
   assert heat_map['images'] == 32 and len(heat_map['open_fraction']) == 66
-  assert (gated / 'gate_heat_map.png').stat().st_size > 5000
+  assert out.stat().st_size > 5000 and (gated / 'gate_heat_map.png').stat().st_size > 5000
   # The gate has shut what says nothing and kept what tells the classes apart.
   assert heat_map['open_fraction'][INFORMATIVE] == 1
   assert np.mean(heat_map['open_fraction']) < 0.2
@@ -91,7 +93,7 @@ def test_from_gated_training_to_a_static_network(folder, tmp_path):
   assert len(subset) == 4 and INFORMATIVE in subset.y
 
   config = _config('static', folder, statistics=str(file), coefficients=str(gated / '4D.json'))
-  config.model.coefficients = str(gated / '4D.json')
   assert _train(config, tmp_path / 'static')['accuracy'] > 0.9
-  metadata = json.loads((tmp_path / 'static' / 'metadata.json').read_text())
-  assert metadata['preprocessing']['coefficients'] == subset.spec
+  # What is stored needs no file: the network opens anywhere.
+  model, _, metadata = load_model(tmp_path / 'static')
+  assert model.coefficients == metadata['preprocessing']['coefficients'] == subset.spec
