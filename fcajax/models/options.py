@@ -46,3 +46,10 @@ def attention_fields(attention):
           f'unknown attention {attention!r}: {near_matches(attention, [*ATTENTIONS, "none"])}')
     attention = ATTENTIONS[attention]
   return field_names(attention)
+
+
+def attention_with(option):
+  """A sentence naming the attentions that have `option`, or None."""
+  from fcajax.layers.attention import ATTENTIONS
+  names = [name for name, factory in ATTENTIONS.items() if option in field_names(factory)]
+  return f'it belongs to attention={" or ".join(map(repr, names))}' if names else None

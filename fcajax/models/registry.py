@@ -8,7 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from fcajax.models.options import attention_fields, field_defaults, field_names, near_matches
+from fcajax.models.options import (
+    attention_fields,
+    attention_with,
+    field_defaults,
+    field_names,
+    near_matches,
+)
 
 _FAMILIES = (
     'fcajax.models.resnet',
@@ -65,8 +71,9 @@ def create_model(name, num_classes=1000, **overrides):
     elif key in options_of_attention:
       options[key] = value
     else:
-      raise ValueError(f'{name} has no option {key!r}: '
-                       f'{near_matches(key, network_fields | options_of_attention)}')
+      known = network_fields | options_of_attention
+      hint = attention_with(key) if 'attention' in network_fields else None
+      raise ValueError(f'{name} has no option {key!r}: {hint or near_matches(key, known)}')
   if 'attention' in overrides and 'attention_options' not in overrides:
     # The variant's own options belong to the attention that was replaced.
     base = {}
@@ -101,7 +108,10 @@ def _option_names(variant, overrides):
 def _plain(key, value):
   """Lists to tuples and strings to what they name, so that modules stay hashable."""
   if key in ('dtype', 'param_dtype') and value is not None:
-    return jnp.dtype(value)
+    try:
+      return jnp.dtype(value)
+    except TypeError:
+      raise ValueError(f"{key}={value!r} is no dtype; use 'float32' or 'bfloat16'") from None
   if key == 'activation' and isinstance(value, str):
     if not callable(getattr(nn, value, None)):
       raise ValueError(f'unknown activation {value!r}; use the name of a function of flax.linen, '
