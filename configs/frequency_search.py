@@ -7,7 +7,7 @@ Variants:
   imagenet          the paper's protocol: ResNet-50 on ImageNet, 100 epochs without attention, then
                     20 epochs at learning rate 0.02 for each of the 49 frequencies. One seed.
   imagenette64      fca_resnet20 on 64 x 64 images of ten classes, three seeds, for one GPU.
-  imagenette64_cpu  the same images at 32 x 32, a short base and 30 updates a candidate, for two
+  imagenette64_cpu  the same images at 28 x 28, a short base and 24 updates a candidate, for two
                     CPU cores. See docs/frequency_search.md for what it takes and what it shows.
   smoke             any of them for a few updates, to see that it runs.
 
@@ -76,8 +76,9 @@ def _imagenette64(config):
 
 def _imagenette64_cpu(config):
   _imagenette64(config)
-  config.data.image_size = config.data.resize_size = 32
+  # The stages see 28, 14 and 7: multiples of 7, where the frequencies are the published ones.
+  config.data.image_size = config.data.resize_size = 28
   config.batch_size = 64
   config.num_epochs = 12.0
-  config.search.num_steps = 30
+  config.search.num_steps = 24
   config.search.parallel = 7
