@@ -190,9 +190,15 @@ def test_heat_map_counts_images_and_skips_padding(inputs, tmp_path):
       model, variables, [{'image': inputs[:8]}, {'image': padded, 'mask': mask}])
   assert heat_map['images'] == 14
   positive = (inputs[:14, ..., 0].mean((1, 2)) > 0).mean()
-  np.testing.assert_allclose(heat_map['open_fraction'], [positive, 1, 1, 1, 0, 1])
+  np.testing.assert_allclose(heat_map['open_at_evaluation'], [positive, 1, 1, 1, 0, 1])
+  # The gate's batch norm is as initialised: off - on of Y 0 is -relu(mean) / sqrt(1 + epsilon).
+  margin = np.maximum(inputs[:14, ..., 0].mean((1, 2)), 0) / np.sqrt(1 + 1e-5)
+  on, off = 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))
+  np.testing.assert_allclose(
+      heat_map['open_fraction'], [(1 / (1 + np.exp(-margin))).mean(), on, on, on, off, on],
+      rtol=1e-5)
   blocks = heat_maps.as_blocks(heat_map)
-  assert blocks.shape == (3, 8, 8) and np.isfinite(blocks).sum() == 6 and blocks[1, 0, 0] == 0
+  assert blocks.shape == (3, 8, 8) and np.isfinite(blocks).sum() == 6 and blocks[1, 0, 0] < 0.5
 
   heat_maps.save_heat_map(heat_map, tmp_path / heat_maps.FILE_NAME)
   _plot_and_select(tmp_path, heat_map)

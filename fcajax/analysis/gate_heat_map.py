@@ -1,7 +1,13 @@
 """How often a gate opens each coefficient over a set of images: the heat maps of Fig. 5.
 
-A heat map is a JSON-able dict: 'coefficients' (what the gate sees, as a full subset string),
-'open_fraction' (one number in 0..1 each, in the same order) and 'images' (how many were counted).
+A heat map is a JSON-able dict:
+
+  coefficients        what the gate sees, as a full subset string
+  images              how many were counted
+  open_fraction       one number in 0..1 a coefficient, in the same order: the mean over the images
+                      of p(on) = sigmoid(on - off), the share that a sampling gate opens
+  open_at_evaluation  the share that the gate opens in evaluation, where it does not sample; it
+                      tells apart only what lies on different sides of p(on) = 1/2
 """
 import json
 import pathlib
@@ -22,7 +28,7 @@ def _require_gate(model):
 
 
 def gate_heat_map(model, variables, batches, transform=None):
-  """Counts open gates, in evaluation mode (on > off, no noise).
+  """Measures a gate, in evaluation mode.
 
   Args:
     model: a network of `create_model(..., gate=True)`.
@@ -41,9 +47,11 @@ def gate_heat_map(model, variables, batches, transform=None):
   def opened(variables, image, mask):
     x = image if transform is None else transform(image)
     _, state = model.apply(variables, x, train=False, mutable=['intermediates'])
-    gates = state['intermediates']['gate']['open'][0]
+    sown = state['intermediates']['gate']
+    off, on = jnp.moveaxis(sown['logits'][0], -1, 0)
+    shares = jnp.stack([jax.nn.sigmoid(on - off), sown['open'][0]])
     # Selected, not multiplied: padding may hold values that are not finite.
-    return jnp.where(mask[:, None] > 0, gates, 0.0).sum(0)
+    return jnp.where(mask[:, None] > 0, shares, 0.0).sum(1)
 
   total, images = 0.0, 0
   for batch in batches:
@@ -54,10 +62,12 @@ def gate_heat_map(model, variables, batches, transform=None):
   if not images:
     raise ValueError('there is no image to count gates over; give a validation set that is not '
                      'empty')
+  expected, at_evaluation = (total / images).tolist()
   return {
       'coefficients': coefficient_subset(model.coefficients).spec,
       'images': images,
-      'open_fraction': (total / images).tolist(),
+      'open_fraction': expected,
+      'open_at_evaluation': at_evaluation,
   }
 
 
@@ -96,5 +106,5 @@ def draw(heat_map, path):
              yticks=range(8))
   axes[0].set_ylabel('u, vertical frequency')
   figure.colorbar(picture, ax=axes, shrink=0.8,
-                  label=f'share of {heat_map["images"]:,} images with the gate open')
+                  label=f'mean p(on) over {heat_map["images"]:,} images')
   figure.savefig(path, dpi=110)

@@ -36,7 +36,7 @@ def run(args):
     print(f'wrote {out.with_suffix(".json")}')
   heat_maps.draw(heat_map, out)
   fraction = heat_map['open_fraction']
-  print(f'wrote {out}: {sum(fraction):.1f} of {len(fraction)} gates open in the mean of '
+  print(f'wrote {out}: {sum(fraction):.1f} of {len(fraction)} gates open on average over '
         f'{heat_map["images"]} images')
   return 0
 

@@ -197,7 +197,8 @@ def select_from_heat_map(heat_map, count):
   Equal fractions go to the lower frequency (zigzag order), then to Y before Cb before Cr.
 
   Args:
-    heat_map: {'coefficients': what the gate saw, 'open_fraction': one number in 0..1 each}.
+    heat_map: {'coefficients': what the gate saw, 'open_fraction': the mean of p(on), one number in
+      0..1 each}.
     count: how many to take.
   Returns:
     A `CoefficientSubset` with ascending indices.
