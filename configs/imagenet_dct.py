@@ -1,11 +1,10 @@
 """ImageNet from block-DCT coefficients: the rows of Tables 1 and 2 of Xu et al. (CVPR 2020).
 
-    python -m input_pipeline.statistics --config CONFIG --output imagenet_dct_448.json
+    python -m input_pipeline.statistics --config configs/imagenet_dct.py:24S
     python train.py --config configs/imagenet_dct.py:24S --workdir runs/dct_24S
 
-The first command, with CONFIG the same file and variant, is needed once for all variants of a
-network (896 in place of 448 for MobileNetV2): it measures every coefficient's mean and deviation.
-Variants:
+The first command is needed once for ResNet-50 and once (mobilenet_24S) for MobileNetV2: it writes
+every coefficient's mean and deviation to the file that `data.statistics` names. Variants:
 
   24S, 24D, 24T, 48S, 48T, 64S, 64T, 192   dct_resnet50 on these coefficients: Table 1, at the cost
                                            of RGB (3.9 GMACs)

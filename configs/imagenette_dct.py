@@ -53,8 +53,8 @@ def get_config(arg=''):
     config.data.coefficients = {'gated': '192', 'static': '24D'}.get(variant, variant)
     config.model.gate = variant == 'gated'
     if variant == 'gated':
-      # Every open coefficient costs 0.02 nats; see docs/dct_input.md for why not the published 0.1.
-      config.model.gate_penalty = 0.02
+      # Every open coefficient costs 0.01 nats; see docs/dct_input.md for why not the published 0.1.
+      config.model.gate_penalty = 0.01
       config.model.gate_penalty_reduction = 'sum'
       config.model.gate_temperature = 1.0
   if smoke:

@@ -7,7 +7,7 @@ dct_resnet18 of half the width on 24 of the 192 coefficients (subset 24S) of 64 
 Imagenette, ten classes of ImageNet. The coefficients' mean and deviation are those of
 configs/statistics/imagenette_dct_64.json; for other images or sizes compute them first:
 
-    python -m input_pipeline.statistics --config configs/quickstart_dct.py --output mine.json
+    python -m input_pipeline.statistics --config configs/quickstart_dct.py --output FILE
 """
 from configs import common
 

@@ -44,6 +44,10 @@ def test_sizes_and_fields(capsys):
   assert narrow['stages']['stage1']['output_shape'] == [32, 32, 32]
   coefficients = json.loads(info(capsys, 'dct_resnet18', '--json')[1])
   assert coefficients['input_shape'] == [56, 56, 24]
+  assert coefficients['wire_bytes'] == {
+      'rgb': 602_112, '420': 301_056, 'int16': 150_528, 'int8': 75_264}
+  assert '301,056 as 4:2:0 planes' in info(capsys, 'dct_resnet18')[1]
+  assert rectangle['wire_bytes'] == {'rgb': 32 * 48 * 3}
   given = json.loads(info(capsys, 'dct_resnet18', '--input-shape', '28', '28', '24', '--json')[1])
   assert given['macs'] < coefficients['macs'] / 3
 

@@ -46,10 +46,23 @@ def measure(args):
   return cost.count(loaded.model, shape), loaded.name
 
 
+def wire_bytes(cost):
+  """Bytes of one image on its way to the device, by what is sent (`config.data.wire`, `.dct_on`).
+
+  A network without a stem reads one position a block of 8 x 8 pixels.
+  """
+  rows, columns, channels = cost.input_shape
+  if 'stem' in cost.stages:
+    return {'rgb': 3 * rows * columns}
+  pixels, values = 64 * rows * columns, rows * columns * channels
+  return {'rgb': 3 * pixels, '420': 3 * pixels // 2, 'int16': 2 * values, 'int8': values}
+
+
 def as_dict(cost, name):
   """The JSON form: totals, then the stages."""
   return {
       'model': name, 'input_shape': list(cost.input_shape), **dataclasses.asdict(cost.total),
+      'wire_bytes': wire_bytes(cost),
       'stages': {
           stage: {'output_shape': list(cost.output_shapes.get(stage, ())),
                   **dataclasses.asdict(counts)}
@@ -70,4 +83,9 @@ def as_table(cost, name):
   shape = ' x '.join(map(str, cost.input_shape))
   total = cost.total
   text = f'{total.parameters / 1e6:.2f} M parameters, {total.macs / 1e9:.3f} G multiply-adds'
-  return '\n'.join([f'{name}, input {shape}: {text} an image', '', *lines])
+  title = f'{name}, input {shape}: {text} an image'
+  sent = wire_bytes(cost)
+  if len(sent) > 1:
+    title += (f'\nbytes an image to the device: {sent["rgb"]:,} as RGB, {sent["420"]:,} as 4:2:0 '
+              f'planes, {sent["int16"]:,} or {sent["int8"]:,} as 16-bit or 8-bit coefficients')
+  return '\n'.join([title, '', *lines])
