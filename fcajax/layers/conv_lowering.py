@@ -56,7 +56,7 @@ def matmul(x, kernel, window):
   total = 0
   for (i, j), part in _slices(x, kernel, window):
     if depthwise:
-      total += (part * kernel[i, j, 0]).astype(_accumulator(x))
+      total += part.astype(_accumulator(x)) * kernel[i, j, 0]
     elif groups == 1:
       total += _product(part, kernel[i, j])
     else:
@@ -85,20 +85,15 @@ def blocks(x, kernel, window):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def split_gradient(x, kernel, window):
-  """XLA's convolution, but the kernel's gradient by matrix products."""
+  """XLA's convolution, but the kernel's derivative, and so its gradient, by `matmul`."""
   return library(x, kernel, window)
 
 
 @split_gradient.defjvp
 def _split_gradient_jvp(window, primals, tangents):
-  x, kernel = primals
-  dx, dkernel = tangents
-
-  # Under checkpoint the backward pass keeps x alone, not its kh * kw slices.
-  @jax.checkpoint
-  def kernel_part(x, dkernel):
-    return matmul(x, dkernel, window)
-  return split_gradient(x, kernel, window), library(dx, kernel, window) + kernel_part(x, dkernel)
+  (x, kernel), (dx, dkernel) = primals, tangents
+  return split_gradient(x, kernel, window), (
+      library(dx, kernel, window) + matmul(x, dkernel, window))
 
 
 LOWERINGS = {'conv': library, 'matmul': matmul, 'blocks': blocks, 'split_gradient': split_gradient}
