@@ -3,6 +3,7 @@ import json
 import pickle
 import re
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -275,6 +276,32 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
   assert path.read_bytes() == before
 
 
+def test_load_model_from_a_work_directory(tmp_path):
+  from fcajax.train.checkpoint import Checkpoints
+  model = fcajax.create_model(SMALL, num_classes=4)
+  early, late = (from_torch(torch_names(model, seed=seed), model) for seed in (1, 2))
+  metadata = describe()
+  (tmp_path / 'metadata.json').write_text(json.dumps(metadata))
+  with Checkpoints(tmp_path) as checkpoints:
+    for step, variables, accuracy in ((1, early, 0.9), (2, late, 0.4)):
+      state = types.SimpleNamespace(
+          step=np.array(step), rng=np.zeros(2, np.uint32), opt_state={}, ema={}, **variables)
+      checkpoints.save(step, state, iterator='{}', run={}, metadata=metadata,
+                       metrics={'accuracy': accuracy})
+    checkpoints.wait()
+  for step, wanted in (('best', early), ('latest', late), (2, late)):
+    loaded, variables, found = load_model(tmp_path, step)
+    assert (loaded, found) == (model, metadata)
+    jax.tree.map(np.testing.assert_array_equal, variables, wanted)
+  with pytest.raises(ValueError, match='no checkpoint of step 7'):
+    load_model(tmp_path, 7)
+  (tmp_path / 'metadata.json').write_text('{"class_names": []}')
+  with pytest.raises(ValueError, match=r'lacks model, preprocessing, model\.name'):
+    load_model(tmp_path)
+  with pytest.raises(ValueError, match='no work directory'):
+    load_model(tmp_path / 'checkpoints')
+
+
 class Runs:
   """A pickle of this runs code when it is loaded."""
 
@@ -332,5 +359,5 @@ class TestPth:
     folder, _ = small
     (folder / 'a.pth').write_bytes(b'x')
     monkeypatch.setitem(sys.modules, 'torch', None)
-    with pytest.raises(ImportError, match='pip install'):
+    with pytest.raises(ValueError, match='pip install'):
       read_checkpoint(folder / 'a.pth')

@@ -1,7 +1,7 @@
 """A trained model from a safetensors file or a work directory."""
 import pathlib
 
-from fcajax.weights.safetensors_file import load_safetensors
+from fcajax.weights.safetensors_file import check_metadata, load_safetensors
 
 
 def load_model(path, step='best'):
@@ -24,6 +24,7 @@ def load_model(path, step='best'):
   if path.is_dir():
     from fcajax.train.checkpoint import read_metadata, restore_variables
     metadata = read_metadata(path)
+    check_metadata(metadata, path)
     variables = restore_variables(path, step)
   elif path.exists():
     variables, metadata = load_safetensors(path)

@@ -7,6 +7,7 @@ from flax import traverse_util
 
 METADATA_KEY = 'fcajax'
 METADATA_PARTS = {'model', 'class_names', 'preprocessing'}
+MODEL_PARTS = ('name', 'num_classes', 'overrides')
 COLLECTIONS = ('params', 'batch_stats')
 
 
@@ -47,13 +48,22 @@ def load_safetensors(path):
       {tuple(name.split('/')): value for name, value in arrays.items()})
   try:
     metadata = json.loads(header[METADATA_KEY])
-    missing = METADATA_PARTS - set(metadata)
-  except (json.JSONDecodeError, TypeError) as error:
+  except json.JSONDecodeError as error:
     raise ValueError(f"the description in '{path}' is damaged ({error})") from error
-  if missing or not {'name', 'num_classes', 'overrides'} <= set(metadata['model']):
-    raise ValueError(f"the description in '{path}' lacks {sorted(missing) or 'parts of model'}; "
-                     'write the file anew')
+  check_metadata(metadata, path)
   return variables, metadata
+
+
+def check_metadata(metadata, path):
+  """Raises ValueError unless `metadata`, found at `path`, says what `load_model` needs."""
+  missing = ['everything']
+  if isinstance(metadata, dict):
+    missing = sorted(METADATA_PARTS - set(metadata))
+    model = metadata.get('model') or {}
+    missing += [f'model.{key}' for key in MODEL_PARTS if key not in model]
+  if missing:
+    raise ValueError(f"the description of the network in '{path}' lacks {', '.join(missing)}; "
+                     'write it anew')
 
 
 def read_arrays(path):

@@ -12,8 +12,8 @@ def read_checkpoint(path):
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: truncated, no checkpoint, or a pickle that wants to run code.
-    ImportError: a file that PyTorch alone reads, and no PyTorch.
+    ValueError: truncated, no checkpoint, a pickle that wants to run code, or a file that PyTorch
+      alone reads where it is not installed.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -34,10 +34,10 @@ def _read_pickle(path):
   try:
     import torch
   except ImportError:
-    raise ImportError(f"reading '{path}' needs PyTorch: pip install 'fcajax[torch]' "
-                      '(for the CPU alone: pip install torch --index-url '
-                      'https://download.pytorch.org/whl/cpu), or save the weights as '
-                      '.safetensors') from None
+    raise ValueError(f"reading '{path}' needs PyTorch: pip install 'fcajax[torch]' "
+                     '(for the CPU alone: pip install torch --index-url '
+                     'https://download.pytorch.org/whl/cpu), or weights saved as '
+                     '.safetensors') from None
   try:
     return torch.load(path, map_location='cpu', weights_only=True)
   except pickle.UnpicklingError as error:
