@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import tiny
+from jax.experimental.compilation_cache import compilation_cache
 
 from fcajax.train import checkpoint, loop, workdir
 from fcajax.train.errors import TrainingDiverged, UserError
@@ -56,6 +57,24 @@ def final_state(directory):
   state = handler.restore(
       folder / 'state', args=ocp.args.PyTreeRestore(item=tree, restore_args=arguments))
   return int(folder.name), state, json.loads((folder / 'run' / 'metadata').read_text())
+
+
+@pytest.fixture(scope='module', autouse=True)
+def compile_once(tmp_path_factory):
+  """The runs of this file share their programs through JAX's cache on the disk."""
+  settings = {
+      'jax_compilation_cache_dir': str(tmp_path_factory.mktemp('programs')),
+      'jax_persistent_cache_min_compile_time_secs': 0,
+      'jax_persistent_cache_min_entry_size_bytes': -1,
+  }
+  before = {name: getattr(jax.config, name) for name in settings}
+  for values in (settings, before):
+    compilation_cache.reset_cache()
+    for name, value in values.items():
+      jax.config.update(name, value)
+    if values is settings:
+      yield
+  compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope='module')

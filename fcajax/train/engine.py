@@ -48,7 +48,8 @@ class Engine:
 
     def train(current, totals, batch):
       current, measured = train_step(current, batch)
-      return current, metrics.merge(totals, measured)
+      # The next call donates the state and the totals, so waiting needs an output of its own.
+      return (current, metrics.merge(totals, measured)), current.step
 
     def evaluate(variables, totals, batch):
       measured, probabilities = eval_step(variables, batch)
@@ -77,8 +78,12 @@ class Engine:
     return result
 
   def train(self, current, totals, batch):
-    """One update: (state, totals, batch) on the devices -> (state, totals)."""
-    return self._run('train', current, totals, batch)
+    """One update: (state, totals, batch) on the devices -> (state, totals, step).
+
+    `step` is never donated: it is ready when the update is done.
+    """
+    (current, totals), done = self._run('train', current, totals, batch)
+    return current, totals, done
 
   def evaluate(self, variables, totals, batch):
     """One evaluation batch: (variables, totals, batch) -> (totals, class probabilities)."""

@@ -1,4 +1,5 @@
 """The training loop."""
+import collections
 import contextlib
 import json
 import pathlib
@@ -24,6 +25,10 @@ from fcajax.train.errors import TrainingDiverged, UserError
 from fcajax.train.interrupt import StopRequest
 from fcajax.train.prefetch import Prefetcher
 
+# Enough for the devices never to wait for the host; few enough for a stop to come soon and for the
+# batches that wait on the devices to be few.
+_STEPS_AHEAD = 3
+
 
 def train(config, directory, data, *, model=None, resume_with_changes=False, stream=None):
   """Trains a model, or continues where the work directory stopped.
@@ -32,8 +37,8 @@ def train(config, directory, data, *, model=None, resume_with_changes=False, str
   2. A finished run returns its summary.
   3. The state comes from the newest checkpoint (with the data's position), else from
      `config.init_from`, else from the seed.
-  4. Steps run with donated buffers and figures that add up on the devices; the host waits for
-     them only where it writes figures, evaluates or saves.
+  4. Steps run with donated buffers and figures that add up on the devices; the host runs up to
+     three steps ahead and waits for the newest only where it writes figures, evaluates or saves.
   5. An evaluation comes every `eval_every_epochs` and at the end; a checkpoint every
      `checkpoint.every_epochs` (or `every_steps`), after the best evaluation so far, at the end,
      and when SIGTERM or Ctrl-C asks to stop. Nothing is saved from a state after a loss or a
@@ -216,11 +221,14 @@ class _Run:
     batches = stack.enter_context(contextlib.closing(Prefetcher(
         iterator, self.strategy.place_batch, get_state=iterator.get_state)))
     totals = self.engine.new_train_totals()
-    first, busy, evaluated = True, None, None
+    first, evaluated = True, None
+    running = collections.deque()
     while step < self.total_steps:
-      batch, position = batches.get(busy)
-      current, totals = self.engine.train(current, totals, batch)
-      busy = totals['loss'].count
+      batch, position = batches.get(running[-1] if running else None)
+      current, totals, done = self.engine.train(current, totals, batch)
+      running.append(done)
+      if len(running) > _STEPS_AHEAD:
+        running.popleft().block_until_ready()
       step += 1
       self.progress.tick(step)
       self.meter.add(self.config.batch_size)

@@ -130,9 +130,9 @@ class ShardMap:
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
   def train(self, function):
-    """Wraps `function(state, totals, batch) -> (state, totals)`; the first two are donated."""
+    """Wraps `function(state, totals, batch) -> ((state, totals), step)`; both are donated."""
     mapped = jax.shard_map(
-        function, mesh=self.mesh, in_specs=(P(), P(), P(AXIS)), out_specs=(P(), P()),
+        function, mesh=self.mesh, in_specs=(P(), P(), P(AXIS)), out_specs=((P(), P()), P()),
         check_vma=False)
     return jax.jit(mapped, donate_argnums=(0, 1))
 
@@ -169,10 +169,11 @@ class Jit(ShardMap):
 
   def train(self, function):
     def step(state, totals, batch):
-      state, totals = function(state, totals, batch)
-      return jax.lax.with_sharding_constraint(state, self.state_sharding(state)), totals
+      (state, totals), done = function(state, totals, batch)
+      state = jax.lax.with_sharding_constraint(state, self.state_sharding(state))
+      return (state, totals), done
     replicated = NamedSharding(self.mesh, P())
-    return jax.jit(step, out_shardings=(None, replicated), donate_argnums=(0, 1))
+    return jax.jit(step, out_shardings=((None, replicated), replicated), donate_argnums=(0, 1))
 
   def evaluate(self, function):
     return jax.jit(
