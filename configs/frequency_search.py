@@ -33,11 +33,21 @@ def get_config(arg=''):
   {'imagenet': _imagenet, 'imagenette64': _imagenette64,
    'imagenette64_cpu': _imagenette64_cpu}[variant](config)
   if smoke:
-    common.shrink(config)
-    config.search.num_steps = 2
-    config.search.seeds = 1
-    config.search.top_k = (2,)
+    _shrink(config, variant)
   return config
+
+
+def _shrink(config, variant):
+  """Four frequencies, a few images (10 a class is the least to hold out), a few updates."""
+  common.shrink(config)
+  held = 10_000 if variant == 'imagenet' else 200
+  config.data.train_split, config.data.eval_split = 'train[:400]', f'train[400:{400 + held}]'
+  config.eval_batch_size = 100
+  config.search.grid = (2, 2)
+  config.search.num_steps = 2
+  config.search.seeds = 2
+  config.search.parallel = 3
+  config.search.top_k = (1, 2)
 
 
 def _imagenet(config):

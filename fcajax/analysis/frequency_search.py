@@ -25,6 +25,7 @@ from fcajax.analysis.search_training import (
     held_out_accuracy,
     initial_states,
 )
+from fcajax.ops.dct import GRID
 from fcajax.train import build, optimizer, workdir
 from fcajax.train.errors import UserError
 from fcajax.train.progress import duration
@@ -169,6 +170,7 @@ class _Search:
             batch_size=config.batch_size),
         steps=self.steps, transform=device_transform(data.preprocessing, config.dtype),
         augment=data.device_augment, label_smoothing=config.label_smoothing,
+        accumulate_steps=config.optimizer.accumulate_steps, freeze=config.freeze,
         batching=settings.batching)
     if settings.base and not pathlib.Path(settings.base).exists():
       raise UserError(f"config.search.base='{settings.base}' does not exist; give a work directory "
@@ -259,5 +261,6 @@ class _Search:
     from fcajax.analysis import plot_search
     plot_search.draw(report, self.directory / 'search.png')
     self.line(search_report.as_table(report))
-    self.line(f"create_model('{self.config.model.name}', frequencies='{path}') takes the "
-              f"{len(report['selected'])} selected ones: {report['selected']}")
+    grid = '' if self.settings.grid == GRID else f', grid={self.settings.grid}'
+    self.line(f"create_model('{self.config.model.name}', frequencies='{path}'{grid}) takes the "
+              f"{len(report['selected'])} selected: {report['selected']}")

@@ -9,6 +9,7 @@ KINDS = {
     'search': ('plot_search', 'the heat map of a frequency search'),
     'receptive-field': ('plot_receptive_field', 'what part of the image an output depends on'),
     'coefficients': ('plot_coefficients', 'the block-DCT coefficients of an image'),
+    'curves': ('plot_curves', 'the learning curves of several runs'),
     'gate': ('plot_gate', 'how often a trained gate opens each DCT coefficient'),
 }
 

@@ -22,7 +22,7 @@ BATCHING = ('auto', 'vmap', 'loop')
 _AXIS = 'run'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class FineTuning:
   """What every candidate goes through; candidates differ in their DCT filters alone.
 
@@ -34,6 +34,7 @@ class FineTuning:
     transform: uint8 images `[N, h, w, 3]` -> input of the model.
     augment: None, or (key, uint8 images) -> uint8 images.
     label_smoothing: of the loss.
+    accumulate_steps, freeze: as `fcajax.train.step.make_train_step` takes them.
     batching: 'vmap' maps one program over candidates and seeds; 'loop' runs them one after
       another in a program of one candidate, which keeps the plain convolutions that `vmap` turns
       into grouped ones; 'auto' is 'loop' on a CPU and 'vmap' elsewhere.
@@ -46,12 +47,62 @@ class FineTuning:
   transform: Callable
   augment: Callable | None = None
   label_smoothing: float = 0.0
+  accumulate_steps: int = 1
+  freeze: str = ''
   batching: str = 'auto'
   devices: Any = None
 
   def __post_init__(self):
     if self.batching not in BATCHING:
       raise UserError(f'config.search.batching={self.batching!r}; use one of {BATCHING}')
+
+  # Compiled once for all groups of candidates.
+
+  @functools.cached_property
+  def prepare(self):
+    """(keys `[S]`, step, uint8 `[S, B, h, w, 3]`) -> inputs, each seed augmented by its key."""
+    def one(key, step, images):
+      if self.augment is not None:
+        key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
+        images = self.augment(jax.random.fold_in(key, 0x5EA), images)
+      return self.transform(images)
+    return jax.jit(jax.vmap(one, (0, None, 0)))
+
+  @functools.cached_property
+  def prepare_evaluation(self):
+    """uint8 `[B, h, w, 3]` -> inputs."""
+    return jax.jit(self.transform)
+
+  @functools.cached_property
+  def programs(self):
+    """(update, evaluation) of one run."""
+    return (jax.jit(functools.partial(_train_one, self), donate_argnums=0),
+            jax.jit(functools.partial(_evaluate_one, self)))
+
+  @functools.cached_property
+  def mapped_programs(self):
+    """(update, evaluation) of many runs, over the devices of `mesh`."""
+    def train(state, filters, seed, batch):
+      own = jax.tree.map(lambda leaf: leaf[seed], batch)
+      with _lowering(self.mesh):
+        return _train_one(self, state, filters, own)
+
+    def evaluate(state, filters, batch):
+      with _lowering(self.mesh):
+        return _evaluate_one(self, state, filters, batch)
+
+    def over(function, axes):
+      # Runs never meet, so no device waits for another: there is no collective, and no gradient
+      # across the axis, and so nothing for check_vma to insert.
+      return jax.shard_map(
+          jax.vmap(function, axes), mesh=self.mesh, out_specs=P(_AXIS), check_vma=False,
+          in_specs=tuple(P() if axis is None else P(_AXIS) for axis in axes))
+    return (jax.jit(over(train, (0, 0, 0, None)), donate_argnums=0),
+            jax.jit(over(evaluate, (0, 0, None))))
+
+  @functools.cached_property
+  def mesh(self):
+    return jax.sharding.Mesh(np.array(self.devices or jax.devices()), (_AXIS,))
 
 
 class _WithFilters:
@@ -156,7 +207,6 @@ def fine_tune(tuning, states, candidates, data, sample):
   filters = candidate_filters(tuning.model, candidates, sample)
   runner = make_runner(tuning, states, filters, len(candidates))
   seeds = _seeds(states)
-  prepare = jax.jit(functools.partial(_prepare, tuning))
   # The streams of augmentation are the seeds', the same for every candidate.
   keys = jnp.asarray(states.rng)
   iterator = data.train_iterator()
@@ -164,7 +214,10 @@ def fine_tune(tuning, states, candidates, data, sample):
     for step in range(tuning.steps):
       drawn = stack([{name: batch[name] for name in ('image', 'label')}
                      for batch in itertools.islice(iterator, seeds)])
-      runner.train({'image': prepare(keys, step, drawn['image']), 'label': drawn['label']})
+      images = tuning.prepare(keys, step, drawn['image'])
+      # At most one update waits for the devices, or the batches of all would pile up on them.
+      runner.wait()
+      runner.train({'image': images, 'label': drawn['label']})
   finally:
     if hasattr(iterator, 'close'):
       iterator.close()
@@ -179,12 +232,10 @@ def fine_tune(tuning, states, candidates, data, sample):
 
 def make_runner(tuning, states, filters, count):
   """What trains and evaluates `count` candidates batch by batch, in the way of `batching`."""
-  devices = list(tuning.devices or jax.devices())
   batching = tuning.batching
   if batching == 'auto':
-    batching = 'loop' if devices[0].platform == 'cpu' else 'vmap'
-  runner = {'vmap': _Together, 'loop': _InTurn}[batching]
-  return runner(tuning, states, filters, count, devices)
+    batching = 'loop' if tuning.mesh.devices[0].platform == 'cpu' else 'vmap'
+  return {'vmap': _Together, 'loop': _InTurn}[batching](tuning, states, filters, count)
 
 
 def held_out_accuracy(tuning, runner, data):
@@ -194,29 +245,19 @@ def held_out_accuracy(tuning, runner, data):
     Accuracy in percent, `[S, len(candidates)]`.
   """
   images = 0.0
-  transform = jax.jit(tuning.transform)
   for batch in data.evaluation_batches():
     images += float(np.sum(batch['mask']))
-    runner.evaluate({'image': transform(batch['image']), 'label': batch['label'],
+    runner.evaluate({'image': tuning.prepare_evaluation(batch['image']), 'label': batch['label'],
                      'mask': batch['mask']})
   return 100 * runner.correct() / images
-
-
-def _prepare(tuning, keys, step, images):
-  """uint8 `[S, B, h, w, 3]` -> model inputs `[S, B, ...]`, each seed augmented by its own key."""
-  def one(key, images):
-    if tuning.augment is not None:
-      key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
-      images = tuning.augment(jax.random.fold_in(key, 0x5EA), images)
-    return tuning.transform(images)
-  return jax.vmap(one)(keys, images)
 
 
 def _train_one(tuning, state, filters, batch):
   """One update of one candidate and seed; returns (state, loss)."""
   step = make_train_step(
       _WithFilters(tuning.model, filters), tuning.optimizer, tuning.schedule,
-      total_steps=tuning.steps, label_smoothing=tuning.label_smoothing)
+      total_steps=tuning.steps, label_smoothing=tuning.label_smoothing,
+      accumulate_steps=tuning.accumulate_steps, freeze=tuning.freeze)
   state, measured = step(state, batch)
   return state, measured['loss'].total / measured['loss'].count
 
@@ -234,36 +275,19 @@ class _Together:
   kernel gradient of a convolution under two `vmap`s.
   """
 
-  def __init__(self, tuning, states, filters, count, devices):
+  def __init__(self, tuning, states, filters, count):
     self._count, self._seeds = count, _seeds(states)
     runs = count * self._seeds
     # Every device takes equally many, so the last run is repeated where they do not divide.
-    take = np.minimum(np.arange(-(-runs // len(devices)) * len(devices)), runs - 1)
+    devices = tuning.mesh.size
+    take = np.minimum(np.arange(-(-runs // devices) * devices), runs - 1)
     candidate, self._seed = take // self._seeds, take % self._seeds
-    mesh = jax.sharding.Mesh(np.array(devices), (_AXIS,))
-    self._spread = jax.sharding.NamedSharding(mesh, P(_AXIS))
-    self._everywhere = jax.sharding.NamedSharding(mesh, P())
+    self._spread = jax.sharding.NamedSharding(tuning.mesh, P(_AXIS))
+    self._everywhere = jax.sharding.NamedSharding(tuning.mesh, P())
     self._filters = self._place(filters, candidate)
     self._states = self._place(states, self._seed)
     self._correct, self._losses = 0.0, None
-
-    def train(state, filters, seed, batch):
-      own = jax.tree.map(lambda leaf: leaf[seed], batch)
-      with _lowering(devices):
-        return _train_one(tuning, state, filters, own)
-
-    def evaluate(state, filters, batch):
-      with _lowering(devices):
-        return _evaluate_one(tuning, state, filters, batch)
-
-    def over(function, axes):
-      # Runs never meet, so no device waits for another: there is no collective, and no gradient
-      # across the axis, and so nothing for check_vma to insert.
-      return jax.shard_map(
-          jax.vmap(function, axes), mesh=mesh, out_specs=P(_AXIS), check_vma=False,
-          in_specs=tuple(P() if axis is None else P(_AXIS) for axis in axes))
-    self._step = jax.jit(over(train, (0, 0, 0, None)), donate_argnums=0)
-    self._eval = jax.jit(over(evaluate, (0, 0, None)))
+    self._step, self._eval = tuning.mapped_programs
     self._seed = self._place(self._seed, slice(None))
 
   def _place(self, tree, index):
@@ -276,6 +300,10 @@ class _Together:
     except NotImplementedError as error:
       raise UserError("jax.vmap cannot train this network's grouped convolutions; set "
                       "config.search.batching='loop'") from error
+
+  def wait(self):
+    """Returns when the updates so far are done."""
+    jax.block_until_ready(self._losses)
 
   def evaluate(self, batch):
     batch = jax.device_put(batch, self._everywhere)
@@ -297,9 +325,9 @@ class _Together:
     return self._by_run(self._correct).astype(np.float64).T
 
 
-def _lowering(devices):
+def _lowering(mesh):
   """Convolutions as matrix products on a CPU, where the grouped ones of `vmap` are slow."""
-  on_cpu = devices[0].platform == 'cpu'
+  on_cpu = mesh.devices[0].platform == 'cpu'
   return force_lowering('matmul') if on_cpu else contextlib.nullcontext()
 
 
@@ -310,9 +338,9 @@ def _seeds(states):
 class _InTurn:
   """One candidate and seed after another, each on its device; the same interface."""
 
-  def __init__(self, tuning, states, filters, count, devices):
+  def __init__(self, tuning, states, filters, count):
     self._seeds = _seeds(states)
-    self._devices = devices
+    self._devices = devices = list(tuning.mesh.devices)
     self._runs = []
     for candidate in range(count):
       device = devices[candidate % len(devices)]
@@ -320,8 +348,7 @@ class _InTurn:
       for seed in range(self._seeds):
         state = jax.device_put(jax.tree.map(lambda leaf, i=seed: leaf[i], states), device)
         self._runs.append([device, seed, own, state, None, 0.0])
-    self._step = jax.jit(functools.partial(_train_one, tuning), donate_argnums=0)
-    self._eval = jax.jit(functools.partial(_evaluate_one, tuning))
+    self._step, self._eval = tuning.programs
 
   def train(self, batch):
     by_seed = [jax.tree.map(lambda leaf, i=seed: leaf[i], batch) for seed in range(self._seeds)]
@@ -330,6 +357,9 @@ class _InTurn:
     for run in self._runs:
       device, seed, filters, state = run[:4]
       run[3], run[4] = self._step(state, filters, parts[device, seed])
+
+  def wait(self):
+    jax.block_until_ready([run[4] for run in self._runs])
 
   def evaluate(self, batch):
     parts = {device: jax.device_put(batch, device) for device in self._devices}
