@@ -12,6 +12,7 @@ import difflib
 import os
 import pathlib
 import re
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -175,6 +176,9 @@ def main(argv):
     if _TRACEBACK.value:
       raise
     _fail(error)
+  except KeyboardInterrupt:
+    print('train.py: interrupted; the last checkpoint is kept', file=sys.stderr)
+    sys.exit(_SIGNAL_EXIT + signal.SIGINT)
   sys.exit(_SIGNAL_EXIT + summary['stopped_by'] if summary.get('stopped_by') else 0)
 
 

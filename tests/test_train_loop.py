@@ -195,9 +195,10 @@ def test_evaluation_counts_every_image_once(finished):
 
 
 def test_other_config_is_refused_with_the_differing_keys(tmp_path, finished):
-  shutil.copy(finished[0] / 'config.json', tmp_path)
+  directory = tmp_path / 'run'
+  shutil.copytree(finished[0], directory)
   with pytest.raises(UserError) as error:
-    run(make_config(**{'optimizer.learning_rate': 0.1, 'seed': 3}), tmp_path)
+    run(make_config(**{'optimizer.learning_rate': 0.1, 'seed': 3}), directory)
   assert 'optimizer.learning_rate: 0.05 there, 0.1 now' in str(error.value)
   assert 'seed: 0 there, 3 now' in str(error.value)
   assert '--resume_with_changes' in str(error.value)
@@ -219,6 +220,7 @@ def test_checkpoint_of_another_model_is_refused(tmp_path, finished):
   with pytest.raises(UserError, match=r'of another model or optimiser:\n(.*\n)*.*head/kernel'):
     run(make_config(num_steps=7), directory, model=tiny.TinyNet(width=16),
         resume_with_changes=True)
+  assert 'is finished' in run(make_config(), directory)[1]
 
 
 def test_init_from_another_run_replaces_the_head(tmp_path, finished):

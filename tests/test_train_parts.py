@@ -142,16 +142,21 @@ def test_every_row_is_json_whatever_the_figures(tmp_path):
 
 
 def test_config_changes_name_added_and_removed_keys(tmp_path):
-  config = {'a': 1, 'b': {'c': (1, 2), 'd': {}}, 'e': None}
-  assert workdir.claim(tmp_path, workdir.plain(config)) == []
-  assert workdir.claim(tmp_path, workdir.plain(config)) == []
+  config = workdir.plain({'a': 1, 'b': {'c': (1, 2), 'd': {}}, 'e': None})
+  workdir.write_json(tmp_path / 'config.json', config)
+  assert workdir.config_changes(tmp_path, config) == []
   changed = workdir.plain({'a': 1, 'b': {'c': (1, 3)}, 'e': None, 'f': 'x'})
-  assert workdir.config_changes(tmp_path, changed) == [
+  assert workdir.check_owner(tmp_path, changed) == []
+  (tmp_path / 'checkpoints' / '3').mkdir(parents=True)
+  expected = [
       '  b.c: [1, 2] there, [1, 3] now', '  b.d: {} there, absent now',
       '  f: absent there, "x" now']
+  assert workdir.check_owner(tmp_path, changed, allow_changes=True) == expected
+  with pytest.raises(UserError, match='--resume_with_changes'):
+    workdir.check_owner(tmp_path, changed)
   (tmp_path / 'config.json').write_text('{')
   with pytest.raises(UserError, match='is damaged'):
-    workdir.claim(tmp_path, changed)
+    workdir.check_owner(tmp_path, changed)
 
 
 class Rows:

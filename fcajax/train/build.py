@@ -1,4 +1,5 @@
 """From a config to the parts of a run: checks, model, steps, weights to start from."""
+import difflib
 import pathlib
 
 import flax
@@ -165,6 +166,12 @@ def merge_weights(fresh, loaded, source):
         f'config.init_from={source} does not fit config.model:\n' +
         '\n'.join(problems[:10] + more))
   return flax.traverse_util.unflatten_dict(merged, sep='/'), kept
+
+
+def near_matches(word, known):
+  """'; did you mean a, b?' or ''."""
+  near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5)
+  return f'; did you mean {", ".join(near)}?' if near else ''
 
 
 def model_description(config, model, num_classes):

@@ -33,7 +33,8 @@ _STEPS_AHEAD = 3
 def train(config, directory, data, *, model=None, resume_with_changes=False, stream=None):
   """Trains a model, or continues where the work directory stopped.
 
-  1. The config is checked; the directory is created, tried and claimed for this config.
+  1. The config is checked; the directory is created and tried. It may not hold a run of another
+     config.
   2. A finished run returns its summary.
   3. The state comes from the newest checkpoint (with the data's position), else from
      `config.init_from`, else from the seed.
@@ -100,11 +101,11 @@ class _Run:
         every=config.log_every_steps, stream=stream, quiet=not self.first)
     self.meter = progress.Meter()
 
-    resolved = workdir.plain(config)
     changes = []
     if self.first:
       workdir.prepare(directory)
-      changes = workdir.claim(directory, resolved, allow_changes=resume_with_changes)
+      changes = workdir.check_owner(
+          directory, workdir.plain(config), allow_changes=resume_with_changes)
     self.finished_summary = self._finished(changes)
     if self.finished_summary is not None:
       return
@@ -114,7 +115,7 @@ class _Run:
 
   def _finished(self, changes):
     summary = workdir.read_summary(self.directory) if self.first else {}
-    # The first process has claimed the directory, so it decides for all.
+    # The first process writes in the directory, so it decides for all.
     if not _same_everywhere(bool(summary.get('finished') and not changes)):
       return None
     summary = workdir.read_summary(self.directory)
@@ -149,7 +150,7 @@ class _Run:
 
   def _restore_or_initialize(self, checkpoints, iterator):
     """Returns (state, step); sets the figures of the run so far and the data's position."""
-    self.figures = {'best': None, 'seconds': 0.0}
+    self.figures = {'best': None}
     latest = checkpoints.latest_step()
     if latest is not None:
       values, position, self.figures = checkpoints.restore(latest, self.engine.state_shapes)
@@ -183,12 +184,13 @@ class _Run:
     if self.first:
       size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.engine.state_shapes))
       workdir.check_space(self.directory, size, 2)
+      workdir.write_json(self.directory / workdir.CONFIG_FILE, workdir.plain(config))
       workdir.write_json(self.directory / checkpoint.METADATA_FILE, self.metadata)
       workdir.write_json(
           self.directory / workdir.SUMMARY_FILE, {'finished': False, 'step': step})
       self.writer = stack.enter_context(
           contextlib.closing(writers.MetricWriter(self.directory, step)))
-    self._introduce()
+    self.progress.line(self._introduction())
 
     evaluated = None
     if step < self.total_steps:
@@ -198,23 +200,13 @@ class _Run:
         self.progress.line(
             f'stopped by {stop.name} after step {step}/{self.total_steps}; a checkpoint is '
             'saved, and the same command goes on from it')
-        return self._summary(step, evaluated, started) | {'stopped_by': stop.signum}
+        summary = self._summary(step, evaluated, started)
+        self._write_summary(summary)
+        return summary | {'stopped_by': stop.signum}
     if evaluated is None:
       evaluated = self._evaluate(current, step)
     checkpoints.wait()
     return self._finish(current, step, evaluated, started)
-
-  def _introduce(self):
-    data, config = self.data, self.config
-    devices = self.strategy.mesh.devices.flat
-    self.progress.line(
-        f'{self.metadata["model"]["name"]}: {self.parameters:,} parameters, '
-        f'{data.num_train:,} training and {data.num_evaluation:,} evaluation images of '
-        f'{data.num_classes} classes ({_some(data.class_names)})\n'
-        f'{self.total_steps:,} steps of {config.batch_size} images '
-        f'({self.total_steps / self.steps_per_epoch:.1f} epochs), {config.dtype}, '
-        f'{config.parallelism} on {len(devices)} x {devices[0].device_kind}\n'
-        f'work directory {self.directory}; compiling the first step')
 
   def _steps(self, stack, stop, current, step, iterator):
     """Runs until the end or a stop; returns (state, step, figures of the evaluation there)."""
@@ -306,7 +298,7 @@ class _Run:
   def _evaluate(self, current, step):
     start = time.perf_counter()
     compiled = self.engine.compile_seconds
-    self.samples = samples.Samples(self.data, collect=self.first and step == self.total_steps)
+    self.samples = samples.Samples(self.data, collect=self.first and step >= self.total_steps)
     variables = current.variables()
     totals = self.engine.new_eval_totals()
     with contextlib.closing(Prefetcher(
@@ -336,29 +328,18 @@ class _Run:
         step, self.strategy.state_to_save(current), iterator=position, run=self.figures,
         metadata=self.metadata, metrics=evaluated)
 
+  def _introduction(self):
+    return report.introduction(
+        self.metadata, self.data, self.config, self.strategy, parameters=self.parameters,
+        total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch,
+        directory=self.directory)
+
   def _summary(self, step, evaluated, started):
-    corrupt = list(self.data.corrupt_files())
-    meter = self.meter
-    return workdir.plain({
-        'finished': step == self.total_steps,
-        'model': self.metadata['model']['name'],
-        'parameters': self.parameters,
-        'step': step,
-        'steps': self.total_steps,
-        'epochs': round(step / self.steps_per_epoch, 4),
-        **(evaluated or {}),
-        'best': self.figures['best'],
-        'images_per_second': round(meter.images / meter.seconds, 2) if meter.seconds else None,
-        'data_wait_fraction': round(meter.wait / meter.seconds, 4) if meter.seconds else None,
-        'compile_seconds': round(self.engine.compile_seconds, 2),
-        'seconds': round(time.perf_counter() - started, 2),
-        'batch_size': self.config.batch_size,
-        'devices': self.strategy.device_count,
-        'device_kind': self.strategy.mesh.devices.flat[0].device_kind,
-        'training_images': self.data.num_train,
-        'evaluation_images': self.data.num_evaluation,
-        'corrupt_files': {'count': len(corrupt), 'names': corrupt[:100]},
-    })
+    return report.summary(
+        self.metadata, self.data, self.config, self.strategy, parameters=self.parameters,
+        total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, step=step,
+        evaluated=evaluated, best=self.figures['best'], meter=self.meter,
+        compile_seconds=self.engine.compile_seconds, seconds=time.perf_counter() - started)
 
   def _finish(self, current, step, evaluated, started):
     if self.first:
@@ -371,8 +352,7 @@ class _Run:
     if getattr(self.model, 'gate', False):
       self._draw_gate(self.strategy.to_host(current.variables()))
     summary = self._summary(step, evaluated, started)
-    if self.first:
-      workdir.write_json(self.directory / workdir.SUMMARY_FILE, summary)
+    self._write_summary(summary)
     # A process that left earlier would take the first one with it.
     _same_everywhere(0)
     self.progress.line(
@@ -381,6 +361,10 @@ class _Run:
         f'{summary["best"]["step"]}')
     return summary
 
+
+  def _write_summary(self, summary):
+    if self.first:
+      workdir.write_json(self.directory / workdir.SUMMARY_FILE, summary)
 
   def _draw_gate(self, variables):
     if not self.first:
@@ -391,10 +375,6 @@ class _Run:
         self.transform)
     gate_heat_map.save_heat_map(heat_map, self.directory / gate_heat_map.FILE_NAME)
     gate_heat_map.draw(heat_map, self.directory / 'gate_heat_map.png')
-
-
-def _some(names, count=5):
-  return ', '.join(map(str, names[:count])) + (', ...' if len(names) > count else '')
 
 
 def _same_everywhere(value):

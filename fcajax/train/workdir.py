@@ -104,19 +104,25 @@ def _same(left, right):
   return left == right or (both and math.isnan(left) and math.isnan(right))
 
 
-def claim(workdir, config, *, allow_changes=False):
-  """Records that the directory holds the run of `config`.
+def check_owner(workdir, config, *, allow_changes=False):
+  """Compares the config with that of the run whose checkpoints the directory holds.
+
+  A directory without checkpoints holds nothing that another run could spoil.
+
+  Returns:
+    The differences, see `config_changes`.
 
   Raises:
-    UserError: it holds the run of another config, and `allow_changes` is False.
+    UserError: there are any, and `allow_changes` is False.
   """
+  if not any((pathlib.Path(workdir) / 'checkpoints').glob('[0-9]*')):
+    return []
   changes = config_changes(workdir, config)
   if changes and not allow_changes:
     raise UserError(
         f'{workdir} holds a run of another config; it differs in\n' + '\n'.join(changes) +
         '\nchoose another --workdir, or go on from its last checkpoint with the new values: '
         '--resume_with_changes')
-  write_json(pathlib.Path(workdir) / CONFIG_FILE, config)
   return changes
 
 
