@@ -16,6 +16,7 @@ from fcajax.train import (
   optimizer,
   parallel,
   progress,
+  report,
   samples,
   state,
   workdir,
