@@ -118,3 +118,18 @@ def test_export_refuses_other_names(weights_file, tmp_path, capsys):
   assert '.stablehlo' in capsys.readouterr().err
   assert cli.main(['export', str(weights_file), str(tmp_path / 'a' / 'b.stablehlo')]) == 2
   assert 'does not exist' in capsys.readouterr().err
+
+
+def test_plot_curves_draws_runs_and_refuses_other_folders(tmp_path, capsys):
+  for name in ('a', 'b'):
+    (tmp_path / name).mkdir()
+    rows = [{'epoch': e, 'split': s, 'loss': 2.0 - e, 'accuracy': e / 2}
+            for e in (0.5, 1.0) for s in ('train', 'evaluation')]
+    (tmp_path / name / 'metrics.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
+  runs, out = [str(tmp_path / 'a'), str(tmp_path / 'b')], tmp_path / 'curves.png'
+  assert cli.main(['plot', 'curves', *runs, '--out', str(out)]) == 0
+  assert cv2.imread(str(out)).shape[1] > 1000
+  assert cli.main(['plot', 'curves', *runs, '--labels', 'one', '--out', str(out)]) == 2
+  assert 'one each' in capsys.readouterr().err
+  assert cli.main(['plot', 'curves', str(tmp_path), '--out', str(out)]) == 2
+  assert 'metrics.jsonl' in capsys.readouterr().err
