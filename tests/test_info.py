@@ -1,9 +1,16 @@
 """`fcajax info`: its two forms, its inputs, and what it refuses."""
 import json
+import pathlib
+import re
 
+import numpy as np
 import pytest
 
 from fcajax import cli
+from fcajax.analysis import cost, loading
+from fcajax.models.registry import create_model, list_models
+from fcajax.preprocess import Preprocessing
+from fcajax.weights import save_safetensors
 
 
 def info(capsys, *arguments):
@@ -75,3 +82,31 @@ def test_settings_do_not_go_with_a_file(capsys, tmp_path):
   status, _, err = info(capsys, str(tmp_path), '--classes', '5')
   assert status == 2
   assert 'leave out --classes' in err
+
+
+def test_a_weights_file_says_its_own_size(capsys, tmp_path):
+  path = tmp_path / 'small.safetensors'
+  save_safetensors(path, {'params': {'head': {'bias': np.zeros(3, np.float32)}}}, {
+      'model': {'name': 'fca_resnet20', 'num_classes': 3, 'overrides': {'width': 32}},
+      'class_names': ['a', 'b', 'c'], 'preprocessing': Preprocessing(image_size=28).to_dict()})
+  content = json.loads(info(capsys, str(path), '--json')[1])
+  assert content['model'] == 'fca_resnet20'
+  assert content['input_shape'] == [28, 28, 3]
+  assert content['stages']['stage3']['output_shape'] == [7, 7, 128]
+  assert content['stages']['head']['output_shape'] == [3]
+  larger = json.loads(info(capsys, str(path), '--image-size', '56', '--json')[1])
+  assert larger['macs'] > 3.9 * content['macs']
+
+
+def test_the_page_of_models_is_what_the_counter_says():
+  page = (pathlib.Path(__file__).parent.parent / 'docs' / 'models.md').read_text()
+  rows = {row[1]: row for row in (re.split(r'\s*\|\s*', line) for line in page.splitlines())
+          if len(row) == 10}
+  assert set(list_models()) == {name.strip('`') for name in rows if name.startswith('`')}
+  for name in ('fca_resnet18', 'dct_mobilenet_v2', 'ffc_resnet20', 'se_resnet56'):
+    model = create_model(name)
+    total = cost.count(model, loading.input_shape(model, loading.image_size(None, model))).total
+    row = rows[f'`{name}`']
+    assert row[4] == f'{total.parameters:,}'
+    assert row[5] == f'{total.macs / 1e9:.3f}'
+    assert row[8] == f'{total.activations / 1e6:.2f}'
