@@ -3,6 +3,7 @@
     python benchmarks/fourier.py                        # the Fourier unit, batch 8, float32
     python benchmarks/fourier.py --batch 128 --dtype bfloat16
     python benchmarks/fourier.py --convolutions         # one joined convolution, or two
+    python benchmarks/fourier.py --write-docs           # the first into docs/ffc.md
     python benchmarks/fourier.py --write-table          # regenerates what 'auto' goes by
 
 Times are medians of interleaved runs, in milliseconds. The unit is `FourierUnit` in training mode,
@@ -10,6 +11,8 @@ forward and backward (gradients of input and parameters).
 """
 import argparse
 import json
+import os
+import pathlib
 import time
 
 import jax
@@ -21,6 +24,7 @@ from fcajax.layers.fourier_unit import FourierUnit
 from fcajax.ops import fourier
 
 IMPLEMENTATIONS = ('fft', 'dft')
+DOCS = pathlib.Path(__file__).resolve().parent.parent / 'docs' / 'ffc.md'
 # Side and channels of the spectral paths of FFC-ResNet-50 at 224 x 224, ratio 0.5.
 UNITS = ((56, 32), (28, 64), (14, 128), (7, 256))
 TABLE_SIZES = (2, 4, 7, 8, 11, 14, 16, 20, 28, 32, 40, 56, 64, 80, 112, 128, 160, 224)
@@ -100,15 +104,39 @@ def convolution_times(size, channels, kernel_size, batch, dtype, repeats):
   return medians({'joined': step(joined), 'separate': step(separate)}, (pair, kernels), repeats)
 
 
-def print_times(title, rows):
+def table_of(title, rows):
   """A Markdown table of `[(label, {name: ms})]`, with the ratio of the two columns."""
   names = list(rows[0][1])
-  print(f'\n{title} on {jax.devices()[0].device_kind}, jax {jax.__version__}\n')
-  print(f'| map | {names[0]} ms | {names[1]} ms | {names[0]} / {names[1]} |')
-  print('|---|---|---|---|')
+  device = jax.devices()[0].device_kind
+  if device == 'cpu':
+    device = f'a CPU, {os.cpu_count()} cores'
+  lines = [f'{title}, on {device}, jax {jax.__version__}:', '',
+           f'| map | `{names[0]}`, ms | `{names[1]}`, ms | ratio |', '|---|---|---|---|']
   for label, times in rows:
     first, second = times.values()
-    print(f'| {label} | {first:.2f} | {second:.2f} | {first / second:.2f} |', flush=True)
+    lines.append(f'| {label} | {first:.2f} | {second:.2f} | {first / second:.2f} |')
+  return '\n'.join(lines)
+
+
+def write_table(repeats):
+  """Measures the entry of this backend in the table that 'auto' goes by."""
+  table = json.loads(fourier._TABLE.read_text())
+  entry = {'device': jax.devices()[0].device_kind, 'jax': jax.__version__}
+  for dtype in ('float32', 'bfloat16'):
+    rows = entry[dtype] = [table_row(size, jnp.dtype(dtype), repeats) for size in TABLE_SIZES]
+    print(table_of(f'rfft2 and irfft2, forward and backward, {dtype}', [
+        (row['size'], {name: row[f'{name}_ms'] for name in IMPLEMENTATIONS}) for row in rows]))
+  text = json.dumps({**table, jax.default_backend(): entry}, indent=1)
+  # One measured size a line.
+  text = text.replace('\n    "', ' "').replace('{ "', '{"').replace('\n   }', '}')
+  fourier._TABLE.write_text(text + '\n')
+
+
+def write_docs(table):
+  """Puts the table between its two marks in docs/ffc.md."""
+  start, end = '<!-- table fourier-unit -->\n', '<!-- end -->'
+  before, rest = DOCS.read_text().split(start)
+  DOCS.write_text(f'{before}{start}{table}\n{end}{rest.partition(end)[2]}')
 
 
 def main():
@@ -117,36 +145,27 @@ def main():
   parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32')
   parser.add_argument('--repeats', type=int, default=31)
   parser.add_argument('--convolutions', action='store_true')
+  parser.add_argument('--write-docs', action='store_true')
   parser.add_argument('--write-table', action='store_true')
   args = parser.parse_args()
-  dtype = jnp.dtype(args.dtype)
   if args.write_table:
-    backend = jax.default_backend()
-    table = json.loads(fourier._TABLE.read_text())
-    table[backend] = {'device': jax.devices()[0].device_kind, 'jax': jax.__version__}
-    for name in ('float32', 'bfloat16'):
-      rows = table[backend][name] = [
-          table_row(size, jnp.dtype(name), args.repeats) for size in TABLE_SIZES]
-      print_times(f'rfft2 and irfft2, forward and backward, {name}', [
-          (row['size'], {i: row[f'{i}_ms'] for i in IMPLEMENTATIONS}) for row in rows])
-    text = json.dumps(table, indent=1)
-    # One measured size a line.
-    text = text.replace('\n    "', ' "').replace('{ "', '{"').replace('\n   }', '}')
-    fourier._TABLE.write_text(text + '\n')
-    print(f'\nwrote {fourier._TABLE}')
+    write_table(args.repeats)
     return
+  dtype = jnp.dtype(args.dtype)
   of = f'forward and backward, batch {args.batch}, {args.dtype}'
   if args.convolutions:
     for kernel_size in (3, 1):
-      print_times(f'Local output of a {kernel_size}x{kernel_size} FFC, {of}', [
+      print(table_of(f'Local output of a {kernel_size}x{kernel_size} FFC, {of}', [
           (f'{size} x {size} x {channels}',
            convolution_times(size, channels, kernel_size, args.batch, dtype, args.repeats))
-          for size, channels in UNITS])
-  else:
-    print_times(f'Fourier unit, {of}', [
-        (f'{size} x {size} x {channels}',
-         unit_times(size, channels, args.batch, dtype, args.repeats))
-        for size, channels in UNITS])
+          for size, channels in UNITS]))
+    return
+  table = table_of(f'Fourier unit, {of}', [
+      (f'{size} x {size} x {channels}',
+       unit_times(size, channels, args.batch, dtype, args.repeats)) for size, channels in UNITS])
+  print(table)
+  if args.write_docs:
+    write_docs(table)
 
 
 if __name__ == '__main__':

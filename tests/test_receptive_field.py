@@ -66,7 +66,7 @@ def test_squares_gather_the_shares_around_the_centre():
 
 
 def test_the_command_draws_the_fields_side_by_side(tmp_path, monkeypatch, capsys):
-  networks = {'a': loaded(Conv), 'b': loaded(FastFourierConv2D)}
+  networks = {'a': loaded(Conv), 'b': loaded(Conv, (24, 24))}
   monkeypatch.setattr(loading, 'load', lambda name, size, seed: networks[name])
   pixels = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
   Image.fromarray(pixels).save(tmp_path / 'x.png')
