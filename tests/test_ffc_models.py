@@ -222,3 +222,19 @@ def test_recipes_are_complete(facts):
   assert imagenet_ffc.get_config('smoke').num_steps == 4
   assert imagenette_ffc.get_config('bfloat16').dtype == 'bfloat16'
   assert imagenette_ffc.get_config().dtype == 'float32'
+
+
+def test_the_documented_table_is_that_of_the_facts(data_dir, facts):
+  text = (data_dir.parent.parent / 'docs' / 'ffc.md').read_text()
+  rows = re.findall(r'\| `([\w.]+)` \| ([\d,]+) \| [\d.]+ \| ([\d.]+) \|', text)
+  top1 = facts['ffc']['paper_top1']
+  published = {f'a{alpha}': value for alpha, value in top1['table2_alpha'].items()}
+  published |= {'a0.25_lfu': top1['lfu_0.25'], 'a0.5_lfu': top1['lfu_0.5'],
+                'no_crossing': top1['neither']}
+  published |= {key: top1[key] for key in ('no_global_to_local', 'no_local_to_global', 'resnet101',
+                                           'resnet152', 'resnext50')}
+  assert {variant: float(value) for variant, _, value in rows} == published
+  known = {f'{count:,}' for count in facts['ffc']['parameters'].values()}
+  assert all(count in known for variant, count, _ in rows if not variant.startswith('no_'))
+  for variant, _, value in rows:
+    assert variant in imagenet_ffc.VARIANTS and f'{variant} [{value}]' in imagenet_ffc.__doc__
