@@ -1,4 +1,4 @@
-"""Frequency-domain vision in JAX: FcaNet, learning in the frequency domain, fast Fourier convolution.
+"""Frequency-domain vision in JAX: FcaNet, DCT-input networks, fast Fourier convolution.
 
     model = fcajax.create_model('fca_resnet50', num_classes=1000)
     variables = model.init(jax.random.key(0), images, train=False)
