@@ -106,8 +106,9 @@ def whole_steps(args, size):
 def shape_table(args):
   """Prints forward, input gradient and kernel gradient of single convolutions, CPU ms."""
   print(f'batch {args.batch}, {args.dtype}: CPU milliseconds, ' + ' / '.join(args.lowerings))
-  print(f'{"size, in, out, kernel, stride, groups":<40}{"forward":>20}{"input grad":>20}'
-        f'{"kernel grad":>20}')
+  width = 10 * len(args.lowerings)
+  print(f'{"size, in, out, kernel, stride, groups":<40}{"forward":>{width}}{"input grad":>{width}}'
+        f'{"kernel grad":>{width}}')
   rng = np.random.default_rng(0)
   for size, channels, features, k, stride, groups in SHAPES:
     window = Window((stride, stride), ((k // 2, k // 2),) * 2, (1, 1), groups)
@@ -125,7 +126,7 @@ def shape_table(args):
       cells.append(' / '.join(f'{1e3 * times[name][1]:.1f}' if name in times else '-'
                               for name in args.lowerings))
     name = f'{size}, {channels}, {features}, {k}, {stride}, {groups}'
-    print(f'{name:<40}' + ''.join(f'{cell:>20}' for cell in cells), flush=True)
+    print(f'{name:<40}' + ''.join(f'{cell:>{width}}' for cell in cells), flush=True)
 
 
 def main():

@@ -26,6 +26,7 @@ CASES = {
     'groups stride 2': (7, 8, 192, 96, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 48),
     'groups 1x1': (3, 4, 8, 12, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 4),
     'wide groups': (4, 4, 160, 4, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 2),
+    'map below the kernel': (2, 2, 32, 24, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 4),
     'depthwise': (7, 6, 9, 9, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 9),
     'depthwise stride 2': (8, 7, 9, 9, (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1), 9),
     'depthwise multiplier': (6, 6, 4, 8, (3, 3), (1, 1), ((1, 1), (1, 1)), (2, 2), 4),
@@ -146,6 +147,8 @@ def test_choice_by_backend_and_shape():
   assert choose((8, 56, 56, 64), (1, 1, 64, 256), plain, 'gpu') == 'conv'
   assert choose((8, 56, 56, 64), (1, 1, 64, 256), plain, 'cpu') == 'matmul'
   assert choose((8, 56, 56, 64), (3, 3, 64, 64), plain, 'cpu') == 'conv'
+  assert choose((8, 2, 3, 64), (3, 3, 64, 64), plain, 'cpu') == 'matmul'
+  assert choose((8, 3, 3, 64), (3, 3, 64, 64), plain, 'cpu') == 'conv'
   assert choose((8, 28, 28, 128), (3, 3, 128, 128), plain, 'cpu') == 'split_gradient'
   assert choose((8, 28, 28, 64), (3, 3, 1, 64), plain._replace(groups=64), 'cpu') == 'matmul'
   assert choose((8, 28, 28, 64), (3, 3, 2, 64), plain._replace(groups=32), 'cpu') == 'blocks'

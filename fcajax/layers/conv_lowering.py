@@ -79,8 +79,10 @@ def blocks(x, kernel, window):
   spread = jnp.einsum('hwcbgo,Gg->bhwGcgo', spread, jnp.eye(joined, dtype=kernel.dtype))
   spread = spread.reshape(count, height, width, joined * per_group, features // count)
   dense = window._replace(groups=1)
-  return jnp.concatenate([library(part, spread[i], dense)
-                          for i, part in enumerate(jnp.split(x, count, axis=-1))], axis=-1)
+  parts = jnp.split(x, count, axis=-1)
+  convolution = LOWERINGS[choose(parts[0].shape, spread.shape[1:], dense, 'cpu')]
+  return jnp.concatenate(
+      [convolution(part, spread[i], dense) for i, part in enumerate(parts)], axis=-1)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -161,12 +163,15 @@ def choose(x_shape, kernel_shape, window, backend):
   if backend != 'cpu':
     return 'conv'
   channels = x_shape[-1]
-  if window.groups == 1:
-    if kernel_shape[:2] == (1, 1):
-      return 'matmul'
-    positions = math.prod(window.output_size(x_shape[1:3], kernel_shape[:2]))
-    return 'split_gradient' if channels >= 128 and positions >= 400 else 'conv'
-  return 'matmul' if window.groups == channels == kernel_shape[-1] else 'blocks'
+  if window.groups > 1:
+    return 'matmul' if window.groups == channels == kernel_shape[-1] else 'blocks'
+  taps = math.prod(kernel_shape[:2])
+  outputs = math.prod(window.output_size(x_shape[1:3], kernel_shape[:2]))
+  # Where the kernel is larger than the map, XLA swaps the two, forward or in a gradient, and then
+  # computes in scalar loops: 3x3 over 2x2 maps of 512 channels takes 70 times longer.
+  if taps == 1 or taps > min(outputs, math.prod(x_shape[1:3])):
+    return 'matmul'
+  return 'split_gradient' if channels >= 128 and outputs >= 400 else 'conv'
 
 
 def _check(name):
