@@ -7,7 +7,7 @@ Variants:
   imagenet          the paper's protocol: ResNet-50 on ImageNet, 100 epochs without attention, then
                     20 epochs at learning rate 0.02 for each of the 49 frequencies. One seed.
   imagenette64      fca_resnet20 on 64 x 64 images of ten classes, three seeds, for one GPU.
-  imagenette64_cpu  the same images at 28 x 28, a short base and 24 updates a candidate, for two
+  imagenette64_cpu  the same images at 28 x 28, a short base and 28 updates a candidate, for two
                     CPU cores. See docs/frequency_search.md for what it takes and what it shows.
   smoke             any of them for a few updates, to see that it runs.
 
@@ -89,6 +89,8 @@ def _imagenette64_cpu(config):
   # The stages see 28, 14 and 7: multiples of 7, where the frequencies are the published ones.
   config.data.image_size = config.data.resize_size = 28
   config.batch_size = 64
-  config.num_epochs = 12.0
-  config.search.num_steps = 24
+  config.num_epochs = 10.0
+  config.search.num_steps = 28
+  # So few updates need a higher rate, or the new gates stay near where they were drawn.
+  config.search.learning_rate = 0.05
   config.search.parallel = 7

@@ -245,7 +245,8 @@ class _Search:
     return workdir.plain({
         'model': config.model.name, 'overrides': build.model_overrides(config), 'base': base,
         'steps': self.steps, 'batch_size': config.batch_size,
-        'learning_rate': float(self.tuning.schedule(0)), 'schedule': self.settings.schedule,
+        'learning_rate': round(float(self.tuning.schedule(0)), 8),
+        'schedule': self.settings.schedule,
         'optimizer': config.optimizer.name, 'weight_decay': config.optimizer.weight_decay,
         'label_smoothing': config.label_smoothing, 'dtype': config.dtype,
         'data': config.data.name or config.data.root or config.data.source,

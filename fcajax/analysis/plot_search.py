@@ -19,6 +19,8 @@ def run(args):
   folder = path if path.is_dir() else path.parent
   out = pathlib.Path(args.out) if args.out else folder / 'search.png'
   draw(report, out)
+  if 'statement' in report:
+    print(search_report.as_table(report))
   print(f'wrote {out}')
   return 0
 
@@ -35,7 +37,9 @@ def draw(report, path):
   mean = np.asarray(report['accuracy'])
   std = np.asarray(report['std']) if len(report.get('seeds', ())) > 1 else None
   rows, columns = mean.shape
-  figure = Figure(figsize=(2.2 + 0.95 * columns, 1.9 + 0.78 * rows), layout='constrained')
+  # Wide enough for the title, however few frequencies there are.
+  figure = Figure(figsize=(max(7.5, 2.2 + 0.95 * columns), max(3.2, 1.9 + 0.78 * rows)),
+                  layout='constrained')
   axes = figure.subplots()
   # 'cividis' grows evenly in lightness for every kind of colour vision, and in print.
   image = axes.imshow(mean, cmap='cividis', aspect='auto')
@@ -43,7 +47,8 @@ def draw(report, path):
   for u, v in np.ndindex(rows, columns):
     text = f'{mean[u, v]:.2f}' + (f'\n±{std[u, v]:.2f}' if std is not None else '')
     dark = mean[u, v] < low + 0.55 * (high - low)
-    axes.text(v, u, text, ha='center', va='center', fontsize=9, color='white' if dark else 'black')
+    axes.text(v, u, text, ha='center', va='center', fontsize=10,
+              color='white' if dark else 'black')
   selected = report.get('selected', [])
   if len(selected) < mean.size:
     for u, v in selected:
