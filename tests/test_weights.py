@@ -354,6 +354,14 @@ class TestPth:
       assert self.convert(folder / 'a.pth') == 2
       assert 'cut short' in capsys.readouterr().err
 
+  def test_a_bare_pickle_cut_anywhere(self, tmp_path):
+    from fcajax.weights.torch_file import read_checkpoint
+    blob = pickle.dumps({'a': [1, 2.5], 'b': {'name': 'text', 'flag': True}}, 2)
+    for end in range(len(blob)):
+      (tmp_path / 'a.pth').write_bytes(blob[:end])
+      with pytest.raises(ValueError, match=r'a\.pth.*cut short'):
+        read_checkpoint(tmp_path / 'a.pth')
+
   def test_without_torch(self, small, torch, monkeypatch):
     from fcajax.weights.torch_file import read_checkpoint
     folder, _ = small

@@ -1,6 +1,7 @@
 """Checkpoint files of PyTorch programs, read without running anything in them."""
 import pathlib
 import pickle
+import struct
 
 
 def read_checkpoint(path):
@@ -47,7 +48,9 @@ def _read_pickle(path):
           'Where you trust it: torch.save(torch.load(FILE, weights_only=False).state_dict(), '
           f'OUT) writes the tensors alone. PyTorch says: {_first_sentences(error)}') from error
     raise ValueError(_broken(path, error)) from error
-  except (RuntimeError, EOFError, KeyError, ValueError) as error:
+  # What PyTorch's reader meets in a file that breaks off, from one version to the next.
+  except (RuntimeError, EOFError, LookupError, ValueError, AssertionError, TypeError,
+          AttributeError, struct.error) as error:
     if 'TorchScript' in str(error):
       raise ValueError(f"'{path}' is a TorchScript program, which is code; save its state_dict() "
                        'instead') from error
