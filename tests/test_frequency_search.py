@@ -199,7 +199,7 @@ class Stop(Exception):
 
 def test_an_interrupted_search_goes_on_with_the_next_group(
     tmp_path, base_file, monkeypatch, capsys):
-  config = small_config(base=base_file, batching='loop')
+  config = small_config(base=base_file, batching='loop', learning_rate=0.02)
   groups = []
 
   def scored(tuning, states, candidates, data, sample):
