@@ -24,13 +24,17 @@ def export_stablehlo(model, variables, preprocessing, platforms=PLATFORMS):
   import jax
   from jax import export
 
+  from fcajax.layers.conv_lowering import force_lowering
   from fcajax.predict import probabilities_function
   size = preprocessing.image_size
   height, width = (size, size) if isinstance(size, int) else size
   (batch,) = export.symbolic_shape('n')
   images = jax.ShapeDtypeStruct((batch, height, width, 3), 'uint8')
   function = probabilities_function(model, preprocessing)
-  exported = export.export(jax.jit(lambda x: function(variables, x)), platforms=platforms)(images)
+  exporter = export.export(jax.jit(lambda x: function(variables, x)), platforms=platforms)
+  # One program for all platforms: what suits this machine's CPU alone would slow the others.
+  with force_lowering('auto' if tuple(platforms) == ('cpu',) else 'conv'):
+    exported = exporter(images)
   return bytes(exported.serialize())
 
 
