@@ -6,7 +6,8 @@ fca_resnet20 (the CIFAR-style ResNet-20 with multi-spectral channel attention, Q
 scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged to 32 x 32; a fifth of them is held out.
 Nothing is downloaded.
 
-Measured on the 359 held-out digits after 8 epochs: 99.72 % with seed 0 and with seed 1.
+Measured on the 359 held-out digits: 99.72 % after 5 epochs with seed 0, and after 8 epochs with
+seeds 0 and 1.
 """
 from configs import common
 
@@ -15,11 +16,11 @@ def get_config(arg=''):
   """Returns the config; `arg` 'smoke' makes it a matter of seconds."""
   _, smoke = common.parse(arg)
   config = common.get_config()
-  config.num_epochs = 8.0
+  config.num_epochs = 5.0
   config.batch_size = 64
   config.eval_batch_size = 128
   config.log_every_steps = 20
-  config.eval_every_epochs = 2.0
+  config.eval_every_epochs = 1.0
   config.label_smoothing = 0.1
   config.model.name = 'fca_resnet20'
   config.data.source = 'digits'
