@@ -17,7 +17,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '
 # A header can claim any size; Pillow refuses the same.
 _MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 _KEPT_BUFFER = 1 << 26  # bytes: larger images get a buffer of their own
-_PADDING_ROWS = 16  # one row of MCUs at 4:2:0, whose last lines borrow chroma from the next
+_MCU_ROWS = 16  # of one row of minimum coded units at 4:2:0
 _buffers = threading.local()
 
 
@@ -112,6 +112,19 @@ def _buffer(size):
   if buffer is None or buffer.size < size:
     buffer = _buffers.pixels = np.empty(max(size, 1 << 21), np.uint8)
   return buffer
+
+
+def _with_height(data, frame, height):
+  """A copy of a JPEG in this thread's memory whose frame header says `height`."""
+  copy = getattr(_buffers, 'encoded', None)
+  if copy is None or len(copy) < len(data):
+    copy = bytearray(max(len(data), 1 << 18))
+    if len(data) <= _KEPT_BUFFER:
+      _buffers.encoded = copy
+  view = memoryview(copy)[:len(data)]
+  view[:] = data
+  view[frame + 5], view[frame + 6] = height >> 8, height & 255
+  return view
 
 
 def _check_size(header):
@@ -220,7 +233,8 @@ def decode_region(data, choose):
   whole = data.rfind(b'\xff\xd9', len(data) // 2) >= 0
   kept = header.height
   if header.sequential and header.orientation == 1 and whole:
-    kept = min(kept, -(-(top + rows) // _PADDING_ROWS) * _PADDING_ROWS + _PADDING_ROWS)
+    # The last line of a row of units borrows chroma from the next row, hence one line more.
+    kept = min(kept, -(-(top + rows + 1) // _MCU_ROWS) * _MCU_ROWS)
   shrink = min(rows / output[0], columns / output[1])
   scale = {}
   if shrink >= 2:
@@ -229,10 +243,7 @@ def decode_region(data, choose):
       scaled = header.height / shrink, header.width / shrink
     scale = {'min_height': max(1, int(np.ceil(scaled[0]))),
              'min_width': max(1, int(np.ceil(scaled[1]))), 'min_factor': 2}
-  source = data
-  if kept < header.height:
-    source = bytearray(data)
-    source[header.frame + 5], source[header.frame + 6] = kept >> 8, kept & 255
+  source = data if kept == header.height else _with_height(data, header.frame, kept)
   try:
     stored = simplejpeg.decode_jpeg_header(source, **scale)[:2] if scale else (kept, header.width)
     pixels = simplejpeg.decode_jpeg(source, buffer=_buffer(stored[0] * stored[1] * 3),

@@ -47,7 +47,8 @@ def test_smoke_shrinks_and_other_words_are_refused(name):
 
 
 @pytest.mark.parametrize('name', [
-    'quickstart', 'folder', 'cifar10', 'imagenette', 'imagenet_resnet', 'imagenet_fcanet'])
+    'quickstart', 'folder', 'cifar10', 'imagenette', 'imagenet_resnet', 'imagenet_fcanet',
+    'imagenet_ffc', 'imagenette_ffc', 'frequency_search'])
 def test_networks_take_the_images_of_their_config(name):
   """Shapes alone: an image that is smaller than the DCT basis of a stage is an error."""
   for argument in ('', 'smoke'):
@@ -102,6 +103,20 @@ def test_every_option_of_every_model_can_be_set():
   for attention in ATTENTIONS:
     options |= set(attention_fields(attention))
   assert options - own <= set(common.MODEL_KEYS)
+
+
+def test_frequencies_of_a_search_are_stored_with_the_network(tmp_path):
+  search = tmp_path / 'search.json'
+  search.write_text('{"grid": [7, 7], "selected": [[0, 1], [2, 0]], "ranked": [[2, 0], [0, 1]]}')
+  config = common.get_config()
+  config.model.name = 'fca_resnet20'
+  config.model.frequencies = str(search)
+  described = build.model_description(config, None, 10)
+  assert described['overrides'] == {'frequencies': ((0, 1), (2, 0))}
+  config.model.frequencies = f'{search}:top1'
+  assert build.model_overrides(config) == {'frequencies': ((2, 0),)}
+  config.model.frequencies = 'top8'
+  assert build.model_overrides(config) == {'frequencies': 'top8'}
 
 
 def test_coefficients_are_named_once():

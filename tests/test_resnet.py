@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
+from fcajax.layers.cbam import ConvolutionalBlockAttention
 from fcajax.layers.conv import force_lowering
 from fcajax.layers.max_pool import max_pool
 from fcajax.layers.norm import BatchNorm
@@ -232,3 +233,20 @@ def test_axis_name_shares_batch_statistics(key):
   together, apart, whole = map(np.asarray, run(x))
   np.testing.assert_allclose(together, whole, atol=1e-5)
   assert np.abs(apart - whole).max() > 0.5
+
+
+@pytest.mark.parametrize('attention', ['cbam', ConvolutionalBlockAttention])
+def test_norms_inside_the_attention_are_the_networks(attention):
+  def norms_of(options):
+    found = {}
+
+    def norm(name, **fields):
+      found[name] = found.get(name, 0) + 1
+      return BatchNorm(name=name, **fields)
+
+    model = ResNet(stage_sizes=(1, 1), block='basic', stem='cifar', width=16, num_classes=3,
+                   attention=attention, norm=norm, attention_options=options)
+    jax.eval_shape(model.init, jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    return found
+  assert norms_of({})['spatial_norm'] == 2
+  assert 'spatial_norm' not in norms_of({'norm': BatchNorm})

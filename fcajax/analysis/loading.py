@@ -26,6 +26,20 @@ class Loaded:
   trained: bool = False
 
 
+def add_arguments(parser, out):
+  """The arguments of a command that draws what a network makes of images, into the file `out`."""
+  parser.add_argument(
+      'model', help="a work directory, a .safetensors file or a name of 'fcajax list' (random "
+                    'weights)')
+  parser.add_argument('images', nargs='+', help='image files or folders')
+  parser.add_argument(
+      '--image-size', type=int, nargs='+', default=None, metavar='SIZE',
+      help='side of the image in pixels, or height and width, for a name')
+  parser.add_argument('--batch-size', type=int, default=16, help='images at a time (default 16)')
+  parser.add_argument(
+      '--out', default=out, metavar='FILE', help=f'picture to write (default {out})')
+
+
 def parse_settings(settings):
   """`['frequencies=top8', 'width=32']` -> `{'frequencies': 'top8', 'width': 32}`."""
   values = {}

@@ -1,13 +1,12 @@
 """`fcajax plot attention MODEL IMAGE...`: gate values by stage, channel and class."""
 
+from fcajax.analysis import loading
+
 _MOST_ROWS = 30
 
 
 def add_arguments(parser):
-  parser.add_argument(
-      'model', help="a work directory, a .safetensors file or a name of 'fcajax list' (random "
-                    'weights)')
-  parser.add_argument('images', nargs='+', help='image files or folders')
+  loading.add_arguments(parser, 'attention.png')
   parser.add_argument(
       '--by', choices=('folder', 'prediction', 'image'), default=None,
       help="what makes a row: the image's folder, the predicted class or each image (default: "
@@ -15,19 +14,11 @@ def add_arguments(parser):
   parser.add_argument(
       '--block', type=int, default=-1,
       help='which block of each stage, counted from 0; -1, the default, is the last')
-  parser.add_argument(
-      '--image-size', type=int, nargs='+', default=None, metavar='SIZE',
-      help='side of the image in pixels, or height and width, for a name')
-  parser.add_argument('--batch-size', type=int, default=16, help='images at a time (default 16)')
-  parser.add_argument(
-      '--out', default='attention.png', metavar='FILE',
-      help='picture to write (default attention.png)')
 
 
 def run(args):
   import numpy as np
 
-  from fcajax.analysis import loading
   loaded = loading.load(args.model, args.image_size)
   files, images = loading.images_of(args.images, loaded.preprocessing)
   gates, predicted = gate_values(loaded, images, args.batch_size)

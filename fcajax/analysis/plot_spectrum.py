@@ -1,22 +1,13 @@
 """`fcajax plot spectrum MODEL IMAGE...`: where the energy of the feature maps lies, by stage."""
 
+from fcajax.analysis import loading
+
 
 def add_arguments(parser):
-  parser.add_argument(
-      'model', help="a work directory, a .safetensors file or a name of 'fcajax list' (random "
-                    'weights)')
-  parser.add_argument('images', nargs='+', help='image files or folders')
-  parser.add_argument(
-      '--image-size', type=int, nargs='+', default=None, metavar='SIZE',
-      help='side of the image in pixels, or height and width, for a name')
-  parser.add_argument('--batch-size', type=int, default=16, help='images at a time (default 16)')
-  parser.add_argument(
-      '--out', default='spectrum.png', metavar='FILE',
-      help='picture to write (default spectrum.png)')
+  loading.add_arguments(parser, 'spectrum.png')
 
 
 def run(args):
-  from fcajax.analysis import loading
   loaded = loading.load(args.model, args.image_size)
   files, images = loading.images_of(args.images, loaded.preprocessing)
   spectra = feature_spectra(loaded, images, args.batch_size)

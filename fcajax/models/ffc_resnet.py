@@ -9,7 +9,7 @@ from flax import linen as nn
 from fcajax.layers.conv import Conv
 from fcajax.layers.ffc import FFCNormAct, FFCSqueezeExcite, join
 from fcajax.layers.fourier_unit import norm_factory
-from fcajax.models.resnet import head_init, plan_strides
+from fcajax.models.resnet import apply_stem, head_init, plan_strides, select_block
 
 
 def ffc_layer(features, kernel_size, ratio_in, ratio_out, strides=1, *, local_to_global=True,
@@ -199,11 +199,15 @@ class FFCResNet(nn.Module):
         output_activation=self.activation, fourier_implementation=self.fourier_implementation,
         dtype=self.dtype, axis_name=self.axis_name)
     block = functools.partial(
-        self._block_class(), ffc=ffc, activation=self.activation, use_se=self.use_se,
-        zero_init_last=self.zero_init_last, groups=self.groups, base_width=self.base_width)
+        select_block(BLOCKS, self.block, self.groups, self.base_width), ffc=ffc,
+        activation=self.activation, use_se=self.use_se, zero_init_last=self.zero_init_last,
+        groups=self.groups, base_width=self.base_width)
     if self.dtype is not None:
       x = x.astype(self.dtype)
-    x = self._stem(x, train, features), None
+    features['stem'], x = apply_stem(
+        self.stem, self.width, functools.partial(Conv, dtype=self.dtype),
+        norm_factory(self.norm, self.dtype, self.axis_name), self.activation, x, train)
+    x = x, None
     for i, blocks in enumerate(self.stage_sizes):
       x = Stage(blocks, functools.partial(block, width=self.width * 2**i), ratios[i],
                 ratios[i + 1], strides[i], *dilations[i], name=f'stage{i + 1}')(x, train=train)
@@ -222,27 +226,6 @@ class FFCResNet(nn.Module):
       raise ValueError(f'ratio={self.ratio} must be one number in [0, 1] or {stages} of them, '
                        'one for each stage')
     return ratios
-
-  def _stem(self, x, train, features):
-    if self.stem == 'none':
-      features['stem'] = x
-      return x
-    if self.stem not in ('imagenet', 'cifar'):
-      raise ValueError(f"stem={self.stem!r} is not one of 'imagenet', 'cifar', 'none'")
-    kernel_size, strides = (7, 2) if self.stem == 'imagenet' else (3, 1)
-    x = Conv(self.width, kernel_size, strides, dtype=self.dtype, name='stem_conv')(x)
-    norm = norm_factory(self.norm, self.dtype, self.axis_name)(name='stem_norm')
-    x = features['stem'] = self.activation(norm(x, train=train))
-    if self.stem == 'imagenet':
-      x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-    return x
-
-  def _block_class(self):
-    if self.block not in BLOCKS:
-      raise ValueError(f'block={self.block!r} is not one of {", ".join(map(repr, BLOCKS))}')
-    if self.block == 'basic' and (self.groups, self.base_width) != (1, 64):
-      raise ValueError("groups and base_width need block='bottleneck'")
-    return BLOCKS[self.block]
 
 
 VARIANTS = {

@@ -123,7 +123,8 @@ class ResNet(nn.Module):
       place of stride (parameters unchanged); None leaves the strides alone.
     attention: None, 'se', 'eca', 'fca', 'cbam', 'gc', or a module class, partial or callable;
       applied after the last norm of every block, before the addition.
-    attention_options: fields of that attention, such as `frequencies`.
+    attention_options: fields of that attention, such as `frequencies`. A `norm` field that they
+      leave open gets this network's norm.
     dct_sizes: `dct_size` of each stage for attention that has one; None, the input's own size.
     groups, base_width: 32 and 4 make ResNeXt 32x4d.
     zero_init_last: start the scale of each block's last norm at 0, so that blocks start as the
@@ -167,11 +168,12 @@ class ResNet(nn.Module):
                                       self.output_stride)
     if self.dtype is not None:
       x = x.astype(self.dtype)
-    x = self._stem(x, conv, norm, train, features)
+    features['stem'], x = apply_stem(self.stem, self.width, conv, norm, self.activation, x, train)
+    block_class = select_block(BLOCKS, self.block, self.groups, self.base_width)
     for i, blocks in enumerate(self.stage_sizes):
       block = functools.partial(
-          self._block_class(), width=self.width * 2**i, conv=conv, norm=norm,
-          activation=self.activation, attention=self._attention(i),
+          block_class, width=self.width * 2**i, conv=conv, norm=norm,
+          activation=self.activation, attention=self._attention(i, norm),
           zero_init_last=self.zero_init_last, groups=self.groups, base_width=self.base_width)
       x = Stage(blocks, block, strides[i], *dilations[i], name=f'stage{i + 1}')(x, train=train)
       features[f'stage{i + 1}'] = x
@@ -179,40 +181,48 @@ class ResNet(nn.Module):
     logits = nn.Dense(self.num_classes, kernel_init=head_init, name='head')(x)
     return (logits, features) if capture_features else logits
 
-  def _stem(self, x, conv, norm, train, features):
-    if self.stem == 'none':
-      features['stem'] = x
-      return x
-    if self.stem == 'imagenet':
-      x = conv(self.width, 7, 2, name='stem_conv')(x)
-    elif self.stem == 'cifar':
-      x = conv(self.width, 3, name='stem_conv')(x)
-    else:
-      raise ValueError(f"stem={self.stem!r} is not one of 'imagenet', 'cifar', 'none'")
-    x = features['stem'] = self.activation(norm(name='stem_norm')(x, train=train))
-    if self.stem == 'imagenet':
-      x = max_pool(x)
-    return x
-
-  def _block_class(self):
-    if self.block not in BLOCKS:
-      raise ValueError(f'block={self.block!r} is not one of {", ".join(map(repr, BLOCKS))}')
-    if self.block == 'basic' and (self.groups, self.base_width) != (1, 64):
-      raise ValueError("groups and base_width need block='bottleneck'")
-    return BLOCKS[self.block]
-
-  def _attention(self, stage):
-    """The factory of stage `stage`'s attention, its DCT size filled in where it takes one."""
+  def _attention(self, stage, norm):
+    """The factory of stage `stage`'s attention, with its DCT size and the network's norm."""
     if self.attention is None or self.attention == 'none':
       return None
     from fcajax.layers.attention import resolve_attention
     options = dict(self.attention_options or {})
     preset = getattr(self.attention, 'keywords', {})
-    if (self.dct_sizes is not None and 'dct_size' not in preset
-        and 'dct_size' in attention_fields(self.attention)):
-      options.setdefault('dct_size', self.dct_sizes[stage])
+    shared = {'norm': norm}
+    if self.dct_sizes is not None:
+      shared['dct_size'] = self.dct_sizes[stage]
+    for option in shared.keys() & attention_fields(self.attention) - preset.keys():
+      options.setdefault(option, shared[option])
     factory = resolve_attention(self.attention, options)
     return functools.partial(factory, dtype=self.dtype)
+
+
+def apply_stem(stem, width, conv, norm, activation, x, train):
+  """The layers ahead of stage 1, for a network to call: (the features 'stem', stage 1's input).
+
+  Args:
+    stem: 'imagenet' (7x7 stride 2, then max pooling stride 2), 'cifar' (3x3) or 'none'.
+    width: channels out.
+    conv, norm, activation: the network's own.
+    x: `[N, H, W, C]`.
+    train: whether to use the batch's statistics.
+  """
+  if stem == 'none':
+    return x, x
+  if stem not in ('imagenet', 'cifar'):
+    raise ValueError(f"stem={stem!r} is not one of 'imagenet', 'cifar', 'none'")
+  x = conv(width, *((7, 2) if stem == 'imagenet' else (3, 1)), name='stem_conv')(x)
+  x = activation(norm(name='stem_norm')(x, train=train))
+  return x, max_pool(x) if stem == 'imagenet' else x
+
+
+def select_block(blocks, name, groups, base_width):
+  """The class `blocks[name]`, if it can be grouped as asked."""
+  if name not in blocks:
+    raise ValueError(f'block={name!r} is not one of {", ".join(map(repr, blocks))}')
+  if name == 'basic' and (groups, base_width) != (1, 64):
+    raise ValueError("groups and base_width need block='bottleneck'")
+  return blocks[name]
 
 
 def plan_strides(stem, stage_strides, output_stride):

@@ -86,6 +86,17 @@ def frequency_indices(frequencies, grid=GRID):
   return order[:count]
 
 
+def portable_frequencies(frequencies, grid=GRID):
+  """What to store with a network: a search's file as the pairs it names, all else as it is.
+
+  Args:
+    frequencies, grid: as `frequency_indices` takes them.
+  """
+  if isinstance(frequencies, str | pathlib.PurePath) and '.json' in str(frequencies):
+    return frequency_indices(frequencies, grid)
+  return frequencies
+
+
 def _checked_pairs(pairs, grid, name):
   try:
     pairs = tuple(pairs)

@@ -6,6 +6,7 @@ import flax
 import jax
 import numpy as np
 
+from fcajax.ops.dct import GRID, portable_frequencies
 from fcajax.train import checkpoint, optimizer, parallel
 from fcajax.train.errors import UserError
 
@@ -16,7 +17,8 @@ def model_overrides(config):
   """The arguments of `create_model` that the config sets (None = the model's default).
 
   A network that reads DCT coefficients gets `coefficients` from `config.data`, so that the subset
-  is named once; a file's subset is written out, because a stored model must not need the file.
+  is named once; what a file names (a subset, frequencies) is written out, because a stored model
+  must not need the file.
 
   Raises:
     UserError: `config.model.coefficients` names another subset than `config.data.coefficients`.
@@ -24,6 +26,9 @@ def model_overrides(config):
   from fcajax.models.registry import create_model as create
   values = config.model.to_dict()
   overrides = {key: value for key, value in values.items() if key != 'name' and value is not None}
+  if 'frequencies' in overrides:
+    overrides['frequencies'] = portable_frequencies(
+        overrides['frequencies'], overrides.get('grid', GRID))
   given = overrides.pop('coefficients', None)
   if config.data.representation == 'dct' and hasattr(
       create(config.model.name, **overrides), 'coefficients'):
