@@ -3,13 +3,19 @@ import os
 import pathlib
 
 import numpy as np
-from absl import logging
 
 from fcajax.images import SUFFIXES
 from input_pipeline.sources import Splits, stratified_split
 
 _LAYOUT = ('expected ROOT/train/CLASS/*.jpg and ROOT/val/CLASS/*.jpg, or ROOT/CLASS/*.jpg; '
            f'images end in {", ".join(SUFFIXES)}')
+
+
+# What a split's folder may be called, in lower case, in the order of preference.
+_NAMES = {
+    'train': ('train', 'training'),
+    'validation': ('validation', 'val', 'valid', 'eval', 'evaluation', 'test', 'testing'),
+}
 
 
 class FolderSource:
@@ -42,15 +48,37 @@ class FolderSource:
 
 
 def _directories(path):
-  return sorted(entry.name for entry in os.scandir(path)
-                if entry.is_dir() and not entry.name.startswith('.'))
+  names = sorted(entry.name for entry in os.scandir(path)
+                 if entry.is_dir() and not entry.name.startswith('.'))
+  for name in names:
+    try:
+      name.encode()
+    except UnicodeEncodeError:
+      raise ValueError(f"the folder {os.fsencode(name)!r} in '{path}' is not named in UTF-8; class "
+                       'names are stored and printed, so rename it') from None
+  return names
 
 
 def _images(path):
-  """Files below `path` that are named like images, relative to it, sorted."""
-  found = []
+  """Files below `path` that are named like images, relative to it, sorted.
+
+  Links to folders are followed, but not to where the walk is or has been.
+  """
+  found, here, linked = [], os.path.realpath(path), set()
+
+  def is_new(folder):
+    if not os.path.islink(folder):
+      return True
+    target = os.path.realpath(folder)
+    above = os.path.commonpath([here, target])
+    if above in (here, target) or target in linked:
+      return False
+    linked.add(target)
+    return True
+
   for directory, folders, files in os.walk(path, followlinks=True):
-    folders[:] = sorted(name for name in folders if not name.startswith('.'))
+    folders[:] = sorted(name for name in folders if not name.startswith('.')
+                        and is_new(os.path.join(directory, name)))
     relative = pathlib.PurePath(directory).relative_to(path)
     found += [(relative / name).as_posix() for name in files
               if name.lower().endswith(SUFFIXES) and not name.startswith('.')]
@@ -83,13 +111,25 @@ def _few(names):
   return shown + (f' and {len(names) - 5} more' if len(names) > 5 else '')
 
 
-def _find_split(root, directories, name):
-  """The sub-folder of a split, or None."""
+def _find_split(root, directories, name, key):
+  """The sub-folder of a split, or None where the default name was left and there is none."""
   if name in directories:
     return root / name
-  if name == 'validation':
-    return next((root / other for other in ('val', 'valid') if other in directories), None)
-  return None
+  if name not in _NAMES:
+    raise ValueError(f"data.{key}={name!r}: '{root}' has no such folder; it has "
+                     f'{_few(directories)}')
+  folded = {other.lower(): other for other in directories}
+  return next((root / folded[other] for other in _NAMES[name] if other in folded), None)
+
+
+def _check_classes(root, names):
+  """Refuses class folders that look like splits: named so, and holding the same folders."""
+  known = {other for others in _NAMES.values() for other in others}
+  suspects = [name for name in names if name.lower() in known]
+  inner = [frozenset(_directories(root / name)) for name in suspects]
+  if inner and inner[0] and len(set(inner)) == 1:
+    raise ValueError(f"'{root}' has no folder for training, and {_few(suspects)} with the folders "
+                     f'{_few(sorted(inner[0]))} looks like a split, not a class; {_LAYOUT}')
 
 
 def load_splits(settings, seed):
@@ -107,11 +147,14 @@ def load_splits(settings, seed):
   directories = _directories(root)
   if not directories:
     raise ValueError(f"no class folders in '{root}'; {_LAYOUT}")
-  train_root = _find_split(root, directories, settings.train_split)
-  evaluation_root = _find_split(root, directories, settings.eval_split)
-  if evaluation_root is not None and train_root is None:
-    raise ValueError(f"'{root}' has {evaluation_root.name}/ but no {settings.train_split}/; "
-                     f'{_LAYOUT}')
+  train_root = _find_split(root, directories, settings.train_split, 'train_split')
+  evaluation_root = _find_split(root, directories, settings.eval_split, 'eval_split')
+  if train_root is None:
+    if evaluation_root is not None and _directories(evaluation_root):
+      raise ValueError(f"'{root}' has {evaluation_root.name}/ but no {settings.train_split}/; "
+                       f'{_LAYOUT}')
+    _check_classes(root, directories)
+    evaluation_root = None
   scanned = train_root or root
   classes = _directories(scanned)
   if not classes:
@@ -122,11 +165,12 @@ def load_splits(settings, seed):
   paths, labels = _scan(scanned, classes)
   if evaluation_root is None:
     kept, held = stratified_split(labels, settings.validation_fraction, seed)
-    logging.info('%s has no %s folder: %d of %d images are held out by class (seed %d)',
-                 root, settings.eval_split, len(held), len(labels), seed)
     labels = np.asarray(labels)
-    return Splits(FolderSource(scanned, [paths[i] for i in kept], labels[kept]),
-                  FolderSource(scanned, [paths[i] for i in held], labels[held]), classes)
+    return Splits(
+        FolderSource(scanned, [paths[i] for i in kept], labels[kept]),
+        FolderSource(scanned, [paths[i] for i in held], labels[held]), classes,
+        note=f"'{root}' has no folder for validation: {len(held)} of its {len(labels)} images are "
+             f'held out (data.validation_fraction={settings.validation_fraction}, seed {seed})')
   other = _directories(evaluation_root)
   if other != classes:
     missing = sorted(set(classes) - set(other))

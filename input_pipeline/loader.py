@@ -1,6 +1,7 @@
 """Batches out of sources with Grain: order, sharding, decoding in parallel, exact state."""
 import concurrent.futures
 import os
+import signal
 import weakref
 
 import cv2
@@ -14,6 +15,7 @@ from fcajax.images import ImageError
 SKIPPED = 'skipped'
 _CHUNK = 8  # images a task of the thread pool decodes: fewer tasks, and still an even load
 _SUBSTITUTES = 64
+_ENDLESS = 1 << 62  # examples; the length of a Grain data set must stay below sys.maxsize
 
 
 class CorruptDataError(RuntimeError):
@@ -155,7 +157,7 @@ def training_batches(count, *, batch_size, seed, process_index, process_count, l
   Returns:
     `grain.MapDataset`.
   """
-  order = grain.MapDataset.range(count).seed(int(seed) % 2**32).shuffle().repeat()
+  order = grain.MapDataset.range(count).seed(int(seed) % 2**32).shuffle().repeat(_ENDLESS // count)
   places = order.map_with_index(lambda position, index: (position, index))
   return places[process_index::process_count].batch(batch_size // process_count).map(load)
 
@@ -182,7 +184,14 @@ def iterate(batches, workers, prefetch):
   options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
   per_worker = max(1, -(-prefetch // workers))
   return iter(batches.to_iter_dataset(options).mp_prefetch(
-      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=per_worker)))
+      grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=per_worker),
+      worker_init_fn=_leave_interrupts))
+
+
+def _leave_interrupts(index, count):
+  """Ctrl-C reaches every process of a terminal; the main one decides when the workers end."""
+  del index, count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _stop(running):

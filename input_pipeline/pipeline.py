@@ -15,6 +15,7 @@ class Pipeline:
     num_train, num_evaluation: examples, over all processes.
     class_names: list of str, in the order of the labels.
     preprocessing: the `fcajax.preprocess.Preprocessing` of a model trained on this.
+    note: what the user should know about the splits; '' for nothing.
     device_augment: None, or a pure `augment(key, images)` that the training step calls first on
       `batch['image']`: uint8 `[N, H, W, 3]` to uint8 `[N, h, w, 3]`.
   """
@@ -28,6 +29,7 @@ class Pipeline:
     self.preprocessing = preprocessing
     self.class_names = list(splits.class_names)
     self.num_classes = len(self.class_names)
+    self.note = splits.note
     self.device_augment = None
     self._wire = wire.choose(settings, preprocessing)
     self._in_memory = memory.is_wanted(splits, settings, preprocessing)
@@ -49,12 +51,13 @@ class Pipeline:
         known[index] = source.name(index)
         logging.warning('skipped %s image %s: %s', split, known[index], _reason(source, index))
     allowed = self._settings.max_corrupt_fraction * len(source)
-    if known and len(known) > allowed:
+    if known and (len(known) > allowed or len(known) == len(source)):
       names = ', '.join(sorted(known.values())[:5])
       raise loader.CorruptDataError(
           f'{len(known)} of {len(source)} {split} images cannot be decoded, more than '
-          f'data.max_corrupt_fraction={self._settings.max_corrupt_fraction} allows: {names}'
-          f'{", ..." if len(known) > 5 else ""}. Repair or remove them, or raise the fraction')
+          f'data.max_corrupt_fraction={self._settings.max_corrupt_fraction} allows (never all of '
+          f'them): {names}{", ..." if len(known) > 5 else ""}. Repair or remove them, or raise the '
+          'fraction')
 
   def corrupt_files(self):
     """Sorted names of the images that this process has skipped so far."""

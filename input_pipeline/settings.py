@@ -98,8 +98,7 @@ class DataSettings:
       raise ValueError(f'data.prefetch={self.prefetch} must be at least 1 batch')
     if not 0 <= self.max_corrupt_fraction <= 1:
       raise ValueError(f'data.max_corrupt_fraction={self.max_corrupt_fraction} must lie in 0..1')
-    if not isinstance(self.image_size, int):
-      object.__setattr__(self, 'image_size', tuple(int(side) for side in self.image_size))
+    object.__setattr__(self, 'image_size', _size(self.image_size))
 
   @classmethod
   def from_config(cls, config):
@@ -119,6 +118,16 @@ class DataSettings:
     if isinstance(coefficients, Mapping):
       values['coefficients'] = {k: tuple(v) for k, v in coefficients.items()}
     return cls(**values)
+
+
+def _size(value):
+  """A side, or (height, width), of whole pixels."""
+  sides = tuple(value) if isinstance(value, list | tuple) else (value,)
+  whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+  if not whole or not 1 <= len(sides) <= 2:
+    raise ValueError(f'data.image_size={value!r} must be a positive whole number of pixels, or '
+                     '(height, width)')
+  return sides if isinstance(value, list | tuple) and len(sides) == 2 else sides[0]
 
 
 def _one_of(name, value, allowed):

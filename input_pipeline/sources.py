@@ -51,11 +51,13 @@ class Splits:
       `name(index)` and `image_shape` (None where images differ in size).
     class_names: in the order of the labels.
     mirror: False where a mirrored image would be of another class.
+    note: what the user should know about how the splits came about; '' for nothing.
   """
   train: object
   evaluation: object
   class_names: list[str]
   mirror: bool = True
+  note: str = ''
 
 
 def stratified_split(labels, fraction, seed):

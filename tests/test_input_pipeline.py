@@ -1,6 +1,7 @@
 """Batches: order, exact resume, sharding, folders, digits, corrupt files."""
 import io
 import json
+import os
 
 import jax
 import ml_collections
@@ -188,9 +189,74 @@ def test_folder_mistakes(tmp_path, folder):
   write_image(tmp_path / 'single' / 'only' / '0.jpg', 0)
   with pytest.raises(ValueError, match="single class folder 'only'"):
     create(folder_config(tmp_path / 'single'))
-  make_folder(tmp_path / 'b', 2, 1, ('training', 'val'))
+  make_folder(tmp_path / 'b', 2, 1, ('learning', 'val'))
   with pytest.raises(ValueError, match='val/ but no train/'):
     create(folder_config(tmp_path / 'b'))
+  make_folder(tmp_path / 'c', 2, 1, ('train', 'check'))
+  with pytest.raises(ValueError, match=r"data\.eval_split='chek': .* no such folder; it has check"):
+    create(folder_config(tmp_path / 'c', eval_split='chek'))
+  assert 'has no folder for validation: 3 of its 6' in create(folder_config(tmp_path / 'c')).note
+  make_folder(tmp_path / 'd', 2, 1, ('Test', 'set'))
+  with pytest.raises(ValueError, match='Test/ but no train/'):
+    create(folder_config(tmp_path / 'd'))
+  (tmp_path / 'e').mkdir()
+  (tmp_path / 'e' / 'train').mkdir()
+  with pytest.raises(ValueError, match='no class folders'):
+    create(folder_config(tmp_path / 'e'))
+
+
+def test_a_class_folder_must_be_named_in_utf8(tmp_path):
+  write_image(tmp_path / 'tea' / '0.jpg', 0)
+  try:
+    (tmp_path / os.fsdecode(b'caf\xe9')).mkdir()
+  except OSError:
+    pytest.skip('this file system takes names in UTF-8 only')
+  with pytest.raises(ValueError, match=r'caf\\xe9.*rename'):
+    create(folder_config(tmp_path))
+
+
+@pytest.mark.parametrize('names', [('Train', 'VAL'), ('training', 'testing'), ('train', 'test')])
+def test_splits_by_their_usual_names(tmp_path, names):
+  pipeline = create(folder_config(make_folder(tmp_path, 2, 1, names)))
+  assert (pipeline.num_train, pipeline.num_evaluation) == (6, 3)
+  assert pipeline.class_names == list(CLASSES) and not pipeline.note
+
+
+def test_classes_may_be_named_like_splits(tmp_path):
+  for name in ('control', 'test'):
+    for i in range(2):
+      write_image(tmp_path / name / f'{i}.jpg', i)
+  assert create(folder_config(tmp_path)).class_names == ['control', 'test']
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+  root = make_folder(tmp_path / 'images', 4, 2)
+  (root / 'train' / 'ant' / 'itself').symlink_to('.')
+  (root / 'train' / 'ant' / 'above').symlink_to('..')
+  write_image(tmp_path / 'elsewhere' / 'more' / '0.jpg', 7)
+  (tmp_path / 'elsewhere' / 'back').symlink_to(root / 'train' / 'ant')
+  (root / 'train' / 'bee' / 'more').symlink_to(tmp_path / 'elsewhere')
+  (root / 'train' / 'bee' / 'again').symlink_to(tmp_path / 'elsewhere')
+  pipeline = create(folder_config(root))
+  # Of elsewhere: its own image, and the four of ant that it links to.
+  assert pipeline.num_train == 12 + 1 + 4
+
+
+def test_batches_of_one_image(folder):
+  pipeline = create(folder_config(folder, augment=False), batch_size=1)
+  seen = np.concatenate([b['image'] for b in take(pipeline.train_iterator(), 18)])
+  assert len(np.unique(seen.reshape(18, -1), axis=0)) == 18
+
+
+def test_a_split_without_one_good_image_stops_the_run(tmp_path):
+  root = make_folder(tmp_path, 2, 1)
+  for path in (root / 'val').rglob('*.*'):
+    path.write_text('text')
+  pipeline = create(folder_config(root, max_corrupt_fraction=1))
+  with pytest.raises(CorruptDataError, match='3 of 3 evaluation images'):
+    list(pipeline.evaluation_batches())
+  with pytest.raises(CorruptDataError, match='3 of 3 evaluation images'):
+    create(folder_config(root, max_corrupt_fraction=1, in_memory=True))
 
 
 def spoil(root):
@@ -313,7 +379,9 @@ def test_without_augmentation_training_images_are_evaluation_images(folder):
   ({'crop_area': (0.5, 0.1)}, 'crop_area'), ({'crop_ratio': (0, 1)}, 'crop_ratio'),
   ({'prefetch': 0}, 'prefetch'), ({'workers': -1}, 'workers'), ({'in_memory': 'yes'}, 'in_memory'),
   ({'max_corrupt_fraction': 2}, 'max_corrupt_fraction'),
-  ({'validation_fraction': 1.5}, 'validation_fraction')))
+  ({'validation_fraction': 1.5}, 'validation_fraction'),
+  ({'image_size': 1.5}, 'image_size=1.5 must be'), ({'image_size': 'abc'}, "image_size='abc' must"),
+  ({'image_size': (32, 0)}, 'image_size'), ({'image_size': (8, 8, 8)}, 'image_size')))
 def test_wrong_settings(tmp_path, values, message):
   write_image(tmp_path / 'a' / '0.jpg', 0)
   write_image(tmp_path / 'b' / '0.jpg', 1)
