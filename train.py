@@ -130,6 +130,8 @@ def _create_data(config):
       'seed': config.seed,
   }
   data = input_pipeline.create(config.data, **arguments)
+  if data.note:
+    print(data.note, flush=True)
   parts = jax.device_count() * config.optimizer.accumulate_steps
   largest = data.num_train // parts * parts
   if data.num_train >= config.batch_size or largest == 0:
@@ -142,14 +144,26 @@ def _create_data(config):
 
 def _run(workdir):
   """Runs the task of the config; returns its summary."""
+  from fcajax.train import build, loop, next_steps, report
+  from fcajax.train import workdir as directories
   config = _CONFIG.value
-  if config.get('task', 'train') == 'frequency_search':
+  build.check_config(config)
+  if config.task == 'frequency_search':
     from fcajax.analysis import frequency_search
     return frequency_search.run(config, workdir, _create_data(config))
-  from fcajax.train import build, loop, next_steps
-  build.check_config(config)
-  summary = loop.train(
-      config, workdir, _create_data(config), resume_with_changes=_RESUME_WITH_CHANGES.value)
+  is_new = not os.path.exists(workdir)
+  changes = _RESUME_WITH_CHANGES.value
+  summary = directories.open_early(workdir, directories.plain(config), allow_changes=changes)
+  if summary is not None:
+    print(report.finished(workdir, summary), flush=True)
+  else:
+    try:
+      data = _create_data(config)
+    except Exception:
+      if is_new and os.path.isdir(workdir) and not os.listdir(workdir):
+        os.rmdir(workdir)
+      raise
+    summary = loop.train(config, workdir, data, resume_with_changes=changes)
   if summary['finished']:
     print(next_steps.describe(
         workdir, config, config_path=_config_path(),

@@ -145,3 +145,9 @@ def test_unknown_model_is_named_before_any_data(environment, tmp_path):
   out = call(environment, '--config', 'configs/folder.py', '--config.data.root=/nowhere',
              '--config.model.name=fca_resnt18', '--workdir', tmp_path, code=2)
   assert "unknown model 'fca_resnt18'" in out and 'fca_resnet18' in out
+
+
+def test_a_mistake_in_the_data_leaves_no_directory(environment, tmp_path):
+  out = call(environment, '--config', 'configs/folder.py', '--config.data.root=/nowhere',
+             '--workdir', tmp_path / 'run', code=2)
+  assert "data.root='/nowhere' is not a directory" in out and not (tmp_path / 'run').exists()

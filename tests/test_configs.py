@@ -141,6 +141,17 @@ def test_coefficients_are_named_once():
     ({'optimizer.name': 'adam'}, 'use one of'),
     ({'optimizer.schedule': 'linear'}, 'use one of'),
     ({'optimizer.accumulate_steps': 0}, 'at least 1'),
+    ({'task': 'frequencysearch'}, "task='frequencysearch'; use one of"),
+    ({'seed': -1}, 'seed=-1 must be at least 0'),
+    ({'num_steps': -1}, 'num_steps=-1 must be at least 0'),
+    ({'num_epochs': float('inf')}, 'num_epochs=inf must be'),
+    ({'eval_every_epochs': float('nan')}, 'eval_every_epochs=nan must be above 0'),
+    ({'checkpoint.every_epochs': 0.0}, r'checkpoint.every_epochs=0.0 must be above 0'),
+    ({'checkpoint.keep': 0}, 'checkpoint.keep=0 must be at least 1'),
+    ({'optimizer.learning_rate': -0.1}, 'learning_rate=-0.1 must be at least 0'),
+    ({'optimizer.momentum': 1.5}, 'momentum=1.5 must be at least 0 and below 1'),
+    ({'optimizer.clip_norm': -1.0}, 'clip_norm=-1.0 must be'),
+    ({'optimizer.warmup_epochs': -1.0}, 'warmup_epochs=-1.0 must be'),
 ])
 def test_values_that_cannot_work(change, message):
   config = common.get_config()

@@ -1,5 +1,6 @@
 """From a config to the parts of a run: checks, model, steps, weights to start from."""
 import difflib
+import math
 import pathlib
 
 import flax
@@ -11,6 +12,18 @@ from fcajax.train import checkpoint, optimizer, parallel
 from fcajax.train.errors import UserError
 
 DTYPES = ('float32', 'bfloat16')
+TASKS = ('train', 'frequency_search')
+
+_AT_LEAST_0 = (
+    'seed', 'num_steps', 'num_epochs', 'checkpoint.every_steps', 'optimizer.learning_rate',
+    'optimizer.learning_rate_batch', 'optimizer.weight_decay', 'optimizer.clip_norm',
+    'optimizer.warmup_epochs')
+_ABOVE_0 = ('eval_every_epochs', 'checkpoint.every_epochs', 'optimizer.decay_factor')
+_AT_LEAST_1 = (
+    'batch_size', 'eval_batch_size', 'log_every_steps', 'checkpoint.keep',
+    'optimizer.accumulate_steps')
+_FRACTIONS = (
+    'ema_decay', 'label_smoothing', 'optimizer.momentum', 'optimizer.beta1', 'optimizer.beta2')
 
 
 def model_overrides(config):
@@ -55,22 +68,21 @@ def check_config(config):
   """
   if config.dtype not in DTYPES:
     raise UserError(f'config.dtype={config.dtype!r}; use one of {DTYPES}')
+  if config.task not in TASKS:
+    raise UserError(f'config.task={config.task!r}; use one of {TASKS}')
   if config.parallelism not in parallel.NAMES:
     raise UserError(f'config.parallelism={config.parallelism!r}; use one of {parallel.NAMES}')
-  for key in ('batch_size', 'eval_batch_size', 'log_every_steps'):
-    if config[key] < 1:
-      raise UserError(f'config.{key}={config[key]} must be at least 1')
-  if config.optimizer.accumulate_steps < 1:
-    raise UserError(
-        f'config.optimizer.accumulate_steps={config.optimizer.accumulate_steps} must be at '
-        'least 1')
-  if config.num_steps <= 0 and config.num_epochs <= 0:
+  for keys, allowed, test in (
+      (_AT_LEAST_0, 'at least 0', lambda value: value >= 0),
+      (_ABOVE_0, 'above 0', lambda value: value > 0),
+      (_AT_LEAST_1, 'at least 1', lambda value: value >= 1),
+      (_FRACTIONS, 'at least 0 and below 1', lambda value: 0 <= value < 1)):
+    for key in keys:
+      value = _value(config, key)
+      if not (math.isfinite(value) and test(value)):
+        raise UserError(f'config.{key}={value} must be {allowed}')
+  if not config.num_steps and not config.num_epochs:
     raise UserError('set config.num_epochs or config.num_steps above 0')
-  if config.eval_every_epochs <= 0:
-    raise UserError(f'config.eval_every_epochs={config.eval_every_epochs} must be above 0')
-  for key in ('ema_decay', 'label_smoothing'):
-    if not 0 <= config[key] < 1:
-      raise UserError(f'config.{key}={config[key]} must be at least 0 and below 1')
   optimizer.make_optimizer(config.optimizer, config.freeze)
   optimizer.frozen_mask({}, config.freeze)
   if config.optimizer.schedule not in optimizer.SCHEDULES:
@@ -78,6 +90,12 @@ def check_config(config):
         f'config.optimizer.schedule={config.optimizer.schedule!r}; use one of '
         f'{optimizer.SCHEDULES}')
   create_model(config, num_classes=2)
+
+
+def _value(config, key):
+  for part in key.split('.'):
+    config = config[part]
+  return config
 
 
 def create_model(config, num_classes):
@@ -171,6 +189,29 @@ def merge_weights(fresh, loaded, source):
         f'config.init_from={source} does not fit config.model:\n' +
         '\n'.join(problems[:10] + more))
   return flax.traverse_util.unflatten_dict(merged, sep='/'), kept
+
+
+def frozen_parameters(params, freeze):
+  """The number of parameters that `config.freeze` holds still.
+
+  Args:
+    params: nested dictionaries of arrays or shapes.
+    freeze: see `optimizer.make_optimizer`.
+
+  Raises:
+    UserError: it finds no parameter, or every one.
+  """
+  mask = optimizer.frozen_mask(params, freeze)
+  sizes = jax.tree.map(lambda leaf, frozen: (leaf.size, leaf.size * frozen), params, mask)
+  total, frozen = map(sum, zip(*jax.tree.leaves(sizes, is_leaf=lambda x: isinstance(x, tuple))))
+  if freeze and frozen in (0, total):
+    names = list(flax.traverse_util.flatten_dict(params, sep='/'))
+    parts = {part for name in names for part in name.split('/')}
+    what = 'no parameter' if not frozen else 'every parameter, so that nothing would be trained'
+    hint = near_matches(freeze, parts) if not frozen else ''
+    raise UserError(f'config.freeze={freeze!r} finds {what}{hint}; it is searched for in paths '
+                    f'such as {names[0]} and {names[-1]}')
+  return frozen
 
 
 def near_matches(word, known):

@@ -1,4 +1,5 @@
 """Checkpoints: Orbax's CheckpointManager behind one class, and reading them as NumPy."""
+import contextlib
 import json
 import pathlib
 
@@ -9,9 +10,9 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from fcajax.train.errors import UserError
 from fcajax.train.optimizer import path_name
+from fcajax.train.workdir import METADATA_FILE, write_json
 
 DIRECTORY = 'checkpoints'
-METADATA_FILE = 'metadata.json'
 
 
 # Orbax warns about every checkpoint without figures once it has to find the best.
@@ -101,6 +102,14 @@ class Checkpoints:
         metrics={k: float(v) for k, v in (metrics or _NOT_EVALUATED).items()},
         force=True)
 
+  def add_metrics(self, step, metrics):
+    """Puts the figures of a later evaluation into a checkpoint that was saved without any."""
+    self.wait()
+    if jax.process_index() == 0:
+      write_json(pathlib.Path(self._manager.directory) / str(step) / 'metrics' / 'metrics',
+                 {k: float(v) for k, v in metrics.items()})
+    self._manager.reload()
+
   def wait(self):
     """Blocks until everything is on disk; raises what went wrong while writing."""
     self._manager.wait_until_finished()
@@ -121,16 +130,34 @@ class Checkpoints:
         processes.
     """
     expected = _as_dict(state)
-    values = _restore_numpy(self._manager, step, expected)
-    restored = state.replace(**{name: values[name] for name in expected})
-    run = self._manager.restore(
-        step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
+    with _naming_damage(self._manager, step):
+      values = _restore_numpy(self._manager, step, expected)
+      restored = state.replace(**{name: values[name] for name in expected})
+      run = self._manager.restore(
+          step, args=ocp.args.Composite(run=ocp.args.JsonRestore())).run
     if len(run['iterators']) != jax.process_count():
       raise UserError(
           f'the checkpoint of step {step} was written by {len(run["iterators"])} processes and '
           f'{jax.process_count()} read it; the order of the data belongs to the processes, so '
           'resume with as many, or start a new work directory with --config.init_from=OLD')
     return restored, run['iterators'][jax.process_index()], run['figures']
+
+
+@contextlib.contextmanager
+def _naming_damage(manager, step):
+  """Turns whatever a reader says about a damaged checkpoint into what the user can do."""
+  try:
+    yield
+  except UserError:
+    raise
+  except Exception as error:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    folder = pathlib.Path(manager.directory) / str(step)
+    others = [other for other in manager.all_steps() if other != step]
+    way = (f'delete that folder to use the checkpoint of step {max(others)}' if others else
+           'there is no other one; use another work directory')
+    raise UserError(f'the checkpoint {folder} cannot be read, it is damaged or incomplete '
+                    f'({reason}); {way}') from error
 
 
 def _from_all_processes(text):
@@ -196,7 +223,11 @@ def read_metadata(workdir):
   path = pathlib.Path(workdir) / METADATA_FILE
   if not path.is_file():
     raise UserError(f'{workdir} is no work directory of a run: it has no {METADATA_FILE}')
-  return json.loads(path.read_text())
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(f'{path} is damaged ({error}); start its run again, which writes it anew '
+                    'without training what was trained') from error
 
 
 def restore_variables(workdir, step='best'):
@@ -229,10 +260,11 @@ def restore_variables(workdir, step='best'):
       step = manager.latest_step()
     if step not in steps:
       raise UserError(f'{directory} holds no checkpoint of step {step}; it has {sorted(steps)}')
-    tree = manager.item_metadata(step)['state'].tree
-    params = 'ema' if 'ema' in tree else 'params'
-    wanted = {name: tree[name] for name in (params, 'batch_stats') if name in tree}
-    arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    values = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
-        item=wanted, restore_args=arguments, partial_restore=True))).state
+    with _naming_damage(manager, step):
+      tree = manager.item_metadata(step)['state'].tree
+      params = 'ema' if 'ema' in tree else 'params'
+      wanted = {name: tree[name] for name in (params, 'batch_stats') if name in tree}
+      arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+      values = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
+          item=wanted, restore_args=arguments, partial_restore=True))).state
   return {'params': values[params], 'batch_stats': values.get('batch_stats', {})}

@@ -63,7 +63,8 @@ def predictions(workdir, images, labels, probabilities, class_names, columns=5):
     title = f'{_short(class_names[guess])} {row[guess]:.0%}'
     if not right:
       title += f'\nis {_short(class_names[label])}'
-    axis.set_title(title, fontsize=10, color=BLUE if right else ORANGE,
+    # A class name may hold what matplotlib would take for a formula.
+    axis.set_title(title, parse_math=False, fontsize=10, color=BLUE if right else ORANGE,
                    fontweight='normal' if right else 'bold')
   figure.suptitle('Predicted class and its probability; orange: wrong', fontsize=11, color=GREY)
   figure.savefig(pathlib.Path(workdir) / 'predictions.png', dpi=110)

@@ -2,6 +2,9 @@
 import signal
 import threading
 
+import jax
+import numpy as np
+
 
 class StopRequest:
   """Context manager: the first SIGTERM or SIGINT is remembered, a second Ctrl-C interrupts.
@@ -18,6 +21,21 @@ class StopRequest:
   @property
   def name(self):
     return None if self.signum is None else signal.Signals(self.signum).name
+
+  def agreed(self, together):
+    """Whether to stop now: where there are several processes, what any of them was asked to.
+
+    Args:
+      together: whether all processes come by here at this step.
+    """
+    if jax.process_count() == 1:
+      return self.signum is not None
+    if not together:
+      return False
+    from jax.experimental import multihost_utils
+    requested = multihost_utils.process_allgather(np.array([self.signum or 0]))
+    self.signum = int(requested.max()) or None
+    return self.signum is not None
 
   def __enter__(self):
     # Python delivers signals to the main thread alone; elsewhere the caller's handling stays.

@@ -6,13 +6,11 @@ import pathlib
 import time
 
 import jax
-import numpy as np
 
 from fcajax.train import (
   build,
   checkpoint,
   engine,
-  figures,
   optimizer,
   parallel,
   progress,
@@ -43,8 +41,9 @@ def train(config, directory, data, *, model=None, resume_with_changes=False, str
      three steps ahead and waits for the newest only where it writes figures, evaluates or saves.
   5. An evaluation comes every `eval_every_epochs` and at the end; a checkpoint every
      `checkpoint.every_epochs` (or `every_steps`), after the best evaluation so far, at the end,
-     and when SIGTERM or Ctrl-C asks to stop. Nothing is saved from a state after a loss or a
-     gradient that was not finite.
+     when SIGTERM or Ctrl-C asks to stop (an evaluation is then left, and made up for when the run
+     goes on), and where the data fails. Nothing is saved from a state after a loss or a gradient
+     that was not finite.
 
   Args:
     config: see `configs/common.py`.
@@ -102,11 +101,11 @@ class _Run:
         every=config.log_every_steps, stream=stream, quiet=not self.first)
     self.meter = progress.Meter()
 
-    changes = []
     if self.first:
       workdir.prepare(directory)
-      changes = workdir.check_owner(
-          directory, workdir.plain(config), allow_changes=resume_with_changes)
+    # On every process, so that none waits for one that refused.
+    changes = workdir.check_owner(
+        directory, workdir.plain(config), allow_changes=resume_with_changes)
     self.finished_summary = self._finished(changes)
     if self.finished_summary is not None:
       return
@@ -117,12 +116,10 @@ class _Run:
   def _finished(self, changes):
     summary = workdir.read_summary(self.directory) if self.first else {}
     # The first process writes in the directory, so it decides for all.
-    if not _same_everywhere(bool(summary.get('finished') and not changes)):
+    if not parallel.same_everywhere(bool(summary.get('finished') and not changes)):
       return None
     summary = workdir.read_summary(self.directory)
-    self.progress.line(
-        f'the run in {self.directory} is finished: {summary["steps"]} steps, top-1 '
-        f'{summary["accuracy"]:.2%}; nothing to do')
+    self.progress.line(report.finished(self.directory, summary))
     return summary
 
   def _build(self, model):
@@ -148,13 +145,16 @@ class _Run:
         augment=data.device_augment, label_smoothing=config.label_smoothing,
         accumulate_steps=config.optimizer.accumulate_steps, freeze=config.freeze)
     self.parameters = state.parameter_count(self.engine.state_shapes.params)
+    self.frozen = build.frozen_parameters(self.engine.state_shapes.params, config.freeze)
 
   def _restore_or_initialize(self, checkpoints, iterator):
     """Returns (state, step); sets the figures of the run so far and the data's position."""
-    self.figures = {'best': None}
+    self.figures = {'best': None, 'evaluated': None, 'corrupt': []}
     latest = checkpoints.latest_step()
     if latest is not None:
-      values, position, self.figures = checkpoints.restore(latest, self.engine.state_shapes)
+      workdir.check_classes(self.directory, self.metadata['class_names'])
+      values, position, earlier = checkpoints.restore(latest, self.engine.state_shapes)
+      self.figures |= earlier
       iterator.set_state(json.loads(position))
       self.progress.line(f'resuming {self.directory} after step {latest}/{self.total_steps}')
       return self.strategy.place_state(values), latest
@@ -177,6 +177,8 @@ class _Run:
 
   def train(self, stack):
     config, started = self.config, time.perf_counter()
+    if self.first:
+      stack.enter_context(workdir.lock(self.directory))
     checkpoints = stack.enter_context(checkpoint.Checkpoints(
         self.directory, keep=config.checkpoint.keep, keep_best=config.checkpoint.keep_best))
     self.checkpoints = checkpoints
@@ -194,18 +196,22 @@ class _Run:
     self.progress.line(self._introduction())
 
     evaluated = None
-    if step < self.total_steps:
-      stop = stack.enter_context(StopRequest())
+    stop = stack.enter_context(StopRequest())
+    final = step >= self.total_steps
+    if final or (step and _due(step, self.eval_every) and self.figures['evaluated'] != step):
+      # What was left when the run stopped here.
+      evaluated = self._evaluate(current, step, stop)
+      if evaluated is not None and self._is_best(evaluated, step) and step:
+        checkpoints.add_metrics(step, evaluated)
+    if not final and (stop.signum is None or jax.process_count() > 1):
       current, step, evaluated = self._steps(stack, stop, current, step, iterator)
-      if step < self.total_steps:
-        self.progress.line(
-            f'stopped by {stop.name} after step {step}/{self.total_steps}; a checkpoint is '
-            'saved, and the same command goes on from it')
-        summary = self._summary(step, evaluated, started)
-        self._write_summary(summary)
-        return summary | {'stopped_by': stop.signum}
-    if evaluated is None:
-      evaluated = self._evaluate(current, step)
+    if step < self.total_steps or evaluated is None:
+      self.progress.line(
+          f'stopped by {stop.name} after step {step}/{self.total_steps}; a checkpoint is '
+          'saved, and the same command goes on from it')
+      summary = self._summary(step, evaluated, started) | {'finished': False}
+      self._write_summary(summary)
+      return summary | {'stopped_by': stop.signum}
     checkpoints.wait()
     return self._finish(current, step, evaluated, started)
 
@@ -214,10 +220,11 @@ class _Run:
     batches = stack.enter_context(contextlib.closing(Prefetcher(
         iterator, self.strategy.place_batch, get_state=iterator.get_state)))
     totals = self.engine.new_train_totals()
-    first, evaluated = True, None
+    first, evaluated, position = True, None, None
     running = collections.deque()
     while step < self.total_steps:
-      batch, position = batches.get(running[-1] if running else None)
+      with self._saving_on_error(step, current, position, totals):
+        batch, position = batches.get(running[-1] if running else None)
       current, totals, done = self.engine.train(current, totals, batch)
       running.append(done)
       if len(running) > _STEPS_AHEAD:
@@ -230,9 +237,12 @@ class _Run:
       written = first or evaluation_due or step % self.config.log_every_steps == 0
       if written:
         self._write_training(step, totals, batches, first)
-      evaluated = self._evaluate(current, step) if evaluation_due else None
+      evaluated = None
+      if evaluation_due:
+        with self._saving_on_error(step, current, position):
+          evaluated = self._evaluate(current, step, stop)
       best = evaluated is not None and self._is_best(evaluated, step)
-      stopping = self._stopping(stop, written)
+      stopping = stop.agreed(written)
       if final or best or stopping or _due(step, self.save_every):
         if not written:
           self._write_training(step, totals, batches, first)
@@ -247,16 +257,21 @@ class _Run:
     self.checkpoints.wait()
     return current, step, evaluated
 
-  def _stopping(self, stop, written):
-    if jax.process_count() == 1:
-      return stop.signum is not None
-    # The processes agree where they wait for each other anyway.
-    if not written:
-      return False
-    from jax.experimental import multihost_utils
-    requested = multihost_utils.process_allgather(np.array([stop.signum or 0]))
-    stop.signum = int(requested.max()) or None
-    return stop.signum is not None
+  @contextlib.contextmanager
+  def _saving_on_error(self, step, current, position, totals=None):
+    """Saves the state before an error of the data goes on, unless its figures are not finite."""
+    try:
+      yield
+    except Exception:
+      # Several processes save together, and the error may be one's alone.
+      alone, finite = jax.process_count() == 1, totals is None or (
+          self.engine.fetch(totals)['not_finite'] is None)
+      if position is not None and alone and finite:
+        self._save(step, current, position, None)
+        self.checkpoints.wait()
+        self.progress.line(f'the data failed; a checkpoint of step {step} is saved, and the same '
+                           'command goes on from it')
+      raise
 
   def _write_training(self, step, totals, batches, first):
     values = self.engine.fetch(totals)
@@ -296,7 +311,8 @@ class _Run:
         f'{kept}. Lower config.optimizer.learning_rate, lengthen its warmup_epochs or set '
         'clip_norm, and go on with --resume_with_changes'))
 
-  def _evaluate(self, current, step):
+  def _evaluate(self, current, step, stop):
+    """The figures over the whole evaluation set, or None where a stop was asked for meanwhile."""
     start = time.perf_counter()
     compiled = self.engine.compile_seconds
     self.samples = samples.Samples(self.data, collect=self.first and step >= self.total_steps)
@@ -307,6 +323,8 @@ class _Run:
       for batch, _ in batches:
         totals, rows = self.engine.evaluate(variables, totals, batch)
         self.samples.add(rows, self.strategy)
+        if stop.signum is not None and jax.process_count() == 1:
+          return None
     values = self.engine.fetch(totals)
     seconds = time.perf_counter() - start - (self.engine.compile_seconds - compiled)
     best = self.figures['best'] is None or values['accuracy'] >= self.figures['best']['accuracy']
@@ -314,6 +332,7 @@ class _Run:
       self.writer.write(
           step=step, epoch=step / self.steps_per_epoch, split='evaluation', values=values)
     self.progress.evaluation(step, values, seconds=seconds, best=best)
+    self.figures['evaluated'] = step
     return values
 
   def _is_best(self, values, step):
@@ -325,62 +344,50 @@ class _Run:
     return True
 
   def _save(self, step, current, position, evaluated):
+    self.figures['corrupt'] = self._corrupt_files()
     self.checkpoints.save(
         step, self.strategy.state_to_save(current), iterator=position, run=self.figures,
         metadata=self.metadata, metrics=evaluated)
 
+  def _corrupt_files(self):
+    """Names of the images skipped in this session and in those before it."""
+    return sorted({*self.figures['corrupt'], *self.data.corrupt_files()})
+
   def _introduction(self):
     return report.introduction(
         self.metadata, self.data, self.config, self.strategy, parameters=self.parameters,
-        total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch,
+        frozen=self.frozen, total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch,
         directory=self.directory)
 
   def _summary(self, step, evaluated, started):
     return report.summary(
         self.metadata, self.data, self.config, self.strategy, parameters=self.parameters,
         total_steps=self.total_steps, steps_per_epoch=self.steps_per_epoch, step=step,
-        evaluated=evaluated, best=self.figures['best'], meter=self.meter,
+        evaluated=evaluated, best=self.figures['best'], corrupt=self._corrupt_files(),
+        meter=self.meter,
         compile_seconds=self.engine.compile_seconds, seconds=time.perf_counter() - started)
 
   def _finish(self, current, step, evaluated, started):
-    if self.first:
-      figures.learning_curves(self.directory)
-      self.samples.write(self.directory)
-      for name in ('learning_curves', 'predictions'):
-        path = self.directory / f'{name}.png'
-        if path.is_file():
-          self.writer.image(step=step, tag=name, path=path)
-    if getattr(self.model, 'gate', False):
-      self._draw_gate(self.strategy.to_host(current.variables()))
     summary = self._summary(step, evaluated, started)
     self._write_summary(summary)
+    gated = getattr(self.model, 'gate', False)
+    variables = self.strategy.to_host(current.variables()) if gated else None
+    try:
+      if self.first:
+        report.draw(self.directory, self.writer, self.samples, step)
+        if gated:
+          report.draw_gate(self.directory, self.model, variables, self.data, self.transform)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+      # The training is done, so a picture is not worth a failure.
+      self.progress.line(f'the pictures are not complete: {error}')
     # A process that left earlier would take the first one with it.
-    _same_everywhere(0)
+    parallel.same_everywhere(0)
     self.progress.line(
         f'finished {step} steps in {progress.duration(summary["seconds"])}: top-1 '
         f'{summary["accuracy"]:.2%}, best {summary["best"]["accuracy"]:.2%} at step '
         f'{summary["best"]["step"]}')
     return summary
 
-
   def _write_summary(self, summary):
     if self.first:
       workdir.write_json(self.directory / workdir.SUMMARY_FILE, summary)
-
-  def _draw_gate(self, variables):
-    if not self.first:
-      return
-    from fcajax.analysis import gate_heat_map
-    heat_map = gate_heat_map.gate_heat_map(
-        self.model.clone(axis_name=None), variables, self.data.evaluation_batches(),
-        self.transform)
-    gate_heat_map.save_heat_map(heat_map, self.directory / gate_heat_map.FILE_NAME)
-    gate_heat_map.draw(heat_map, self.directory / 'gate_heat_map.png')
-
-
-def _same_everywhere(value):
-  """The first process's value; a collective call where there are several processes."""
-  if jax.process_count() == 1:
-    return value
-  from jax.experimental import multihost_utils
-  return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))

@@ -240,3 +240,11 @@ class Pmap(ShardMap):
 
   def _devices(self):
     return list(self.mesh.devices.flat)
+
+
+def same_everywhere(value):
+  """The first process's value; a collective call where there are several processes."""
+  if jax.process_count() == 1:
+    return value
+  from jax.experimental import multihost_utils
+  return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))

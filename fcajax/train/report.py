@@ -1,14 +1,23 @@
-"""What a run says at its beginning, and the summary that it leaves at its end."""
-from fcajax.train import workdir
+"""What a run says at its beginning, and the summary and pictures that it leaves at its end."""
+import pathlib
+
+from fcajax.train import figures, workdir
 
 
-def introduction(metadata, data, config, strategy, *, parameters, total_steps, steps_per_epoch,
-                 directory):
+def finished(directory, summary):
+  """What a second run in the work directory of a finished one says."""
+  return (f'the run in {directory} is finished: {summary["steps"]} steps, top-1 '
+          f'{summary["accuracy"]:.2%}; nothing to do')
+
+
+def introduction(metadata, data, config, strategy, *, parameters, frozen, total_steps,
+                 steps_per_epoch, directory):
   """Three lines: what is trained, for how long and on what, and where the results go."""
   devices = strategy.mesh.devices.flat
   names = ', '.join(map(str, data.class_names[:5])) + (', ...' if data.num_classes > 5 else '')
   return (
-      f'{metadata["model"]["name"]}: {parameters:,} parameters, {data.num_train:,} training and '
+      f'{metadata["model"]["name"]}: {parameters:,} parameters'
+      f'{f" ({frozen:,} of them frozen)" if frozen else ""}, {data.num_train:,} training and '
       f'{data.num_evaluation:,} evaluation images of {data.num_classes} classes ({names})\n'
       f'{total_steps:,} steps of {config.batch_size} images '
       f'({total_steps / steps_per_epoch:.1f} epochs), {config.dtype}, {config.parallelism} on '
@@ -17,13 +26,12 @@ def introduction(metadata, data, config, strategy, *, parameters, total_steps, s
 
 
 def summary(metadata, data, config, strategy, *, parameters, total_steps, steps_per_epoch, step,
-            evaluated, best, meter, compile_seconds, seconds):
+            evaluated, best, corrupt, meter, compile_seconds, seconds):
   """The content of `summary.json`.
 
   'images_per_second' and 'data_wait_fraction' are of the training steps of this session, without
   compilation, evaluations and checkpoints; 'seconds' is all of it.
   """
-  corrupt = list(data.corrupt_files())
   return workdir.plain({
       'finished': step >= total_steps,
       'model': metadata['model']['name'],
@@ -44,3 +52,23 @@ def summary(metadata, data, config, strategy, *, parameters, total_steps, steps_
       'evaluation_images': data.num_evaluation,
       'corrupt_files': {'count': len(corrupt), 'names': corrupt[:100]},
   })
+
+
+def draw(directory, writer, samples, step):
+  """Writes the learning curves, sample images and their predictions, also to TensorBoard."""
+  figures.learning_curves(directory)
+  samples.write(directory)
+  for name in ('learning_curves', 'predictions'):
+    path = pathlib.Path(directory) / f'{name}.png'
+    if path.is_file():
+      writer.image(step=step, tag=name, path=path)
+
+
+def draw_gate(directory, model, variables, data, transform):
+  """Measures the gate of a trained network on the evaluation images: a JSON file and a picture."""
+  from fcajax.analysis import gate_heat_map
+  directory = pathlib.Path(directory)
+  heat_map = gate_heat_map.gate_heat_map(
+      model.clone(axis_name=None), variables, data.evaluation_batches(), transform)
+  gate_heat_map.save_heat_map(heat_map, directory / gate_heat_map.FILE_NAME)
+  gate_heat_map.draw(heat_map, directory / 'gate_heat_map.png')

@@ -1,14 +1,19 @@
 """The work directory: whose run it holds, whether it can be written, what stands in it."""
+import contextlib
+import errno
 import json
 import math
 import os
 import pathlib
 import shutil
 
+import jax
+
 from fcajax.train.errors import UserError
 
 CONFIG_FILE = 'config.json'
 SUMMARY_FILE = 'summary.json'
+METADATA_FILE = 'metadata.json'
 
 
 def plain(value):
@@ -68,8 +73,8 @@ def check_space(workdir, state_bytes, checkpoints):
   if free < needed:
     raise UserError(
         f'the disk of the work directory {workdir} has {free / 1e6:,.0f} MB free, but '
-        f'{checkpoints} checkpoints take {needed / 1e6:,.0f} MB; free some, choose another with '
-        '--workdir, or lower config.checkpoint.keep')
+        f'{checkpoints} checkpoints take {needed / 1e6:,.0f} MB; free some, or choose another '
+        'with --workdir')
 
 
 def config_changes(workdir, config):
@@ -87,8 +92,8 @@ def config_changes(workdir, config):
     return []
   try:
     old = flatten(json.loads(path.read_text()))
-  except json.JSONDecodeError:
-    raise UserError(f'{path} is damaged; choose another work directory') from None
+  except (ValueError, AttributeError):
+    return [f'  everything, perhaps: its {CONFIG_FILE} is damaged']
   new = flatten(config)
   absent = 'absent'
   return [
@@ -104,10 +109,16 @@ def _same(left, right):
   return left == right or (both and math.isnan(left) and math.isnan(right))
 
 
-def check_owner(workdir, config, *, allow_changes=False):
+def check_owner(workdir, config, *, allow_changes=False, ignore=()):
   """Compares the config with that of the run whose checkpoints the directory holds.
 
   A directory without checkpoints holds nothing that another run could spoil.
+
+  Args:
+    workdir: the work directory.
+    config: nested dictionary as `plain` gives it.
+    allow_changes: return differences instead of refusing them.
+    ignore: keys that may differ.
 
   Returns:
     The differences, see `config_changes`.
@@ -115,9 +126,14 @@ def check_owner(workdir, config, *, allow_changes=False):
   Raises:
     UserError: there are any, and `allow_changes` is False.
   """
-  if not any((pathlib.Path(workdir) / 'checkpoints').glob('[0-9]*')):
+  # While it is written, a checkpoint's folder has a longer name.
+  if not any(path.name.isdigit() for path in (pathlib.Path(workdir) / 'checkpoints').glob('*')):
     return []
-  changes = config_changes(workdir, config)
+  if (pathlib.Path(workdir) / CONFIG_FILE).is_file():
+    changes = config_changes(workdir, config)
+  else:
+    changes = [f'  everything, perhaps: its {CONFIG_FILE} is missing']
+  changes = [line for line in changes if line.strip().partition(':')[0] not in ignore]
   if changes and not allow_changes:
     raise UserError(
         f'{workdir} holds a run of another config; it differs in\n' + '\n'.join(changes) +
@@ -126,7 +142,89 @@ def check_owner(workdir, config, *, allow_changes=False):
   return changes
 
 
+def check_classes(workdir, class_names):
+  """Compares the classes with those that the run in the directory was trained on.
+
+  Raises:
+    UserError: other classes, or in another order: the same outputs would mean something else.
+  """
+  path = pathlib.Path(workdir) / METADATA_FILE
+  try:
+    trained = json.loads(path.read_text())['class_names']
+  except (OSError, ValueError, KeyError, TypeError):
+    return  # written anew; checkpoints hold a copy
+  if trained != list(class_names):
+    at = next((i for i, (old, new) in enumerate(zip(trained, class_names)) if old != new),
+              min(len(trained), len(class_names)))
+    raise UserError(
+        f'the run in {workdir} was trained on {len(trained)} classes ({_few(trained[at:])} from '
+        f'number {at} on), the data now has {len(class_names)} ({_few(class_names[at:])}); give it '
+        'the same data, or start in another --workdir with --config.init_from='
+        f'{workdir}')
+
+
+def _few(names):
+  return ', '.join(map(str, names[:4])) + (', ...' if len(names) > 4 else '')
+
+
 def read_summary(workdir):
-  """The `summary.json` of a run, or {}."""
+  """The `summary.json` of a run; {} where there is none, or none that can be read."""
   path = pathlib.Path(workdir) / SUMMARY_FILE
-  return json.loads(path.read_text()) if path.is_file() else {}
+  if not path.is_file():
+    return {}
+  try:
+    summary = json.loads(path.read_text())
+  except ValueError:
+    # It follows from the checkpoints, so the run makes it again.
+    return {}
+  complete = isinstance(summary, dict) and {'finished', 'steps', 'accuracy'} <= summary.keys()
+  return summary if complete else {}
+
+
+def open_early(workdir, config, *, allow_changes=False):
+  """What training will find in the work directory, before the data is opened.
+
+  Args:
+    workdir: the work directory; created.
+    config: nested dictionary as `plain` gives it.
+    allow_changes: as for `check_owner`.
+
+  Returns:
+    The summary, where the directory holds this very run and it is finished; else None.
+
+  Raises:
+    UserError: the directory cannot be written, or holds a run of another config.
+  """
+  if jax.process_index() == 0:
+    prepare(workdir)
+  # A batch that is larger than the data set shrinks once the data is known.
+  check_owner(workdir, config, allow_changes=allow_changes, ignore=('batch_size',))
+  summary = read_summary(workdir)
+  finished = summary.get('finished') and not check_owner(workdir, config, allow_changes=True)
+  # Several processes decide together, in `loop.train`.
+  return summary if finished and jax.process_count() == 1 else None
+
+
+@contextlib.contextmanager
+def lock(workdir):
+  """Keeps a second run out of the work directory, where the system and its disk know locks.
+
+  Raises:
+    UserError: another process trains there.
+  """
+  if os.name != 'posix':
+    yield
+    return
+  import fcntl
+  descriptor = os.open(workdir, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      if error.errno in (errno.EAGAIN, errno.EACCES):
+        raise UserError(f'another process trains in {workdir} at this moment; wait for it, or '
+                        'choose another --workdir') from None
+      # Some network file systems have no locks; then this one is left out.
+    yield
+  finally:
+    os.close(descriptor)

@@ -18,15 +18,17 @@ def _json_number(value):
 
 
 def read_rows(workdir):
-  """The rows of `metrics.jsonl`; an unfinished last line is left out."""
+  """The rows of `metrics.jsonl`; lines that are damaged or unfinished are left out."""
   path = pathlib.Path(workdir) / METRICS_FILE
   rows = []
   if path.is_file():
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors='replace').splitlines():
       try:
-        rows.append(json.loads(line))
-      except json.JSONDecodeError:
-        break
+        row = json.loads(line)
+      except ValueError:
+        continue
+      if isinstance(row, dict) and {'step', 'epoch', 'split'} <= row.keys():
+        rows.append(row)
   return rows
 
 
