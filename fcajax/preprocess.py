@@ -82,6 +82,23 @@ class Preprocessing:
       if any(side % unit for side in self.shape):
         raise ValueError(f'image_size={size} must be a multiple of {unit} for representation="dct" '
                          f'with chroma={self.chroma!r}')
+      self._check_tables()
+
+  def _check_tables(self):
+    """One number a coefficient, mean and deviation together, deviations and steps above 0."""
+    from fcajax.ops.coefficients import coefficient_subset
+    if (self.coefficient_mean is None) != (self.coefficient_std is None):
+      raise ValueError('coefficient_mean and coefficient_std belong together; give both or none')
+    for name in ('coefficient_mean', 'coefficient_std', 'coefficient_scale'):
+      values = getattr(self, name)
+      if values is None:
+        continue
+      count = len(coefficient_subset(self.coefficients))
+      if len(values) != count:
+        raise ValueError(f'{name} has {len(values)} entries, but coefficients='
+                         f'{self.coefficients!r} are {count}')
+      if name != 'coefficient_mean' and min(values) <= 0:
+        raise ValueError(f'{name} must be above 0; its least entry is {min(values)}')
 
   @property
   def shape(self):

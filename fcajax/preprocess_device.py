@@ -62,6 +62,9 @@ def transform(preprocessing, dtype):
   convert = _coefficients if preprocessing.representation == 'dct' else _pixels
 
   def to_input(x):
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+      raise TypeError(f'expected uint8 images, 0 to 255, or what the input pipeline sends; got '
+                      f'{x.dtype}. Floats in 0..1: (255 * x).astype("uint8")')
     return convert(x, preprocessing).astype(dtype)
 
   return to_input

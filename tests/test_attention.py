@@ -18,6 +18,7 @@ from fcajax.layers.attention import (
     resolve_attention,
 )
 from fcajax.layers.cbam import ConvolutionalBlockAttention
+from fcajax.layers.excite import reduced_width
 from fcajax.layers.global_context import GlobalContext
 from fcajax.layers.norm import BatchNorm
 
@@ -119,7 +120,7 @@ def test_squeeze_and_excite_widths(key):
   layer = SqueezeExcite(reduction=4, divisor=8, use_bias=True)
   variables = randomised(layer.init(key, x))
   assert jax.tree.map(jnp.shape, variables['params']) == {
-      'reduce': {'kernel': (40, 16), 'bias': (16,)}, 'expand': {'kernel': (16, 40), 'bias': (40,)}}
+      'reduce': {'kernel': (40, 8), 'bias': (8,)}, 'expand': {'kernel': (8, 40), 'bias': (40,)}}
   np.testing.assert_allclose(
       layer.apply(variables, x),
       gated(x, np.float64(x).mean((1, 2)), variables['params']), rtol=1e-5, atol=1e-6)
@@ -327,3 +328,21 @@ def test_errors_name_the_layer(key):
 
   with pytest.raises(ValueError, match=r'^attention: frequencies .* at 4 x 4'):
     Network().init(key, jnp.zeros((1, 4, 4, 32)))
+
+
+@pytest.mark.parametrize('name', sorted(ATTENTIONS))
+def test_integers_are_refused_and_gates_are_float32(key, name):
+  layer = ATTENTIONS[name]()
+  x = jax.random.normal(key, (2, 7, 7, 32)).astype(jnp.bfloat16)
+  variables = layer.init(key, x)
+  with pytest.raises(TypeError, match='got int32 values'):
+    layer.apply(variables, jnp.ones(x.shape, jnp.int32))
+  y, state = layer.apply(variables, x, mutable=['intermediates'])
+  assert y.dtype == jnp.bfloat16
+  assert all(gate.dtype == jnp.float32 for gate in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize('channels, width', [(176, 8), (304, 16), (64, 8), (32, 8), (2048, 128)])
+def test_divisor_rounds_to_the_nearest_multiple(channels, width):
+  """The widths that timm's squeeze-excitation has at a reduction of 16."""
+  assert reduced_width(channels, 16, 8) == width

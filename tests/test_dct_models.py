@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from fcajax.layers.gate import FrequencyGate
 from fcajax.models.registry import create_model, list_models
 from fcajax.ops.coefficients import SUBSETS, coefficient_subset
 from fcajax.weights import names_dct
@@ -324,3 +325,13 @@ def test_initialising_with_another_head_or_depth():
   start = _random_variables(create_model('dct_resnet34', num_classes=4), (32, 32, 24), 1)
   with pytest.raises(ValueError, match='belong to another network'):
     adapt_rgb_variables(rgb, start)
+
+
+def test_a_fresh_gate_holds_no_penalty(key):
+  """Or the variables that `init` returns would bring one along into the first step."""
+  gate, x = FrequencyGate(), np.ones((2, 4, 4, 6), np.float32)
+  variables = gate.init({'params': key, 'gate': key}, x, train=True)
+  assert 'losses' not in variables
+  _, state = gate.apply(variables, x, train=True, rngs={'gate': key},
+                        mutable=['losses', 'batch_stats'])
+  assert len(jax.tree.leaves(state['losses'])) == 1

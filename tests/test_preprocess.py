@@ -290,3 +290,18 @@ def test_published_normalisation():
   plain = coefficients.rgb_to_coefficients(batch, '6S', 'full')
   np.testing.assert_allclose(device_transform(preprocessing)(batch), (plain - mean) / std,
                              rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('tables, message', [
+    ({'coefficient_mean': (1.0,) * 24}, 'belong together'),
+    ({'coefficient_mean': (1.0,), 'coefficient_std': (1.0,)}, "has 1 entries.*'24S' are 24"),
+    ({'coefficient_mean': (1.0,) * 24, 'coefficient_std': (0.0,) * 24}, 'must be above 0'),
+    ({'coefficient_scale': (1.0,) * 6}, 'coefficient_scale has 6 entries')])
+def test_tables_of_coefficients_must_fit(tables, message):
+  with pytest.raises(ValueError, match=message):
+    Preprocessing(image_size=64, representation='dct', **tables)
+
+
+def test_floats_are_no_images():
+  with pytest.raises(TypeError, match=r'expected uint8 images, 0 to 255.*float32'):
+    device_transform(Preprocessing(image_size=8))(np.ones((1, 8, 8, 3), np.float32))

@@ -250,3 +250,51 @@ def test_norms_inside_the_attention_are_the_networks(attention):
     return found
   assert norms_of({})['spatial_norm'] == 2
   assert 'spatial_norm' not in norms_of({'norm': BatchNorm})
+
+
+@pytest.mark.parametrize('name, fields, message', [
+    ('resnet18', {'stage_strides': (1, 2)}, r'stage_strides=\(1, 2\) needs one entry for each'),
+    ('resnet18', {'stage_sizes': (1,) * 5}, 'stage_strides=.* needs one entry for each'),
+    ('resnet18', {'stage_strides': 2}, 'stage_strides=2 needs'),
+    ('resnet18', {'stage_sizes': 2}, 'stage_sizes=2 needs'),
+    ('fca_resnet50', {'dct_sizes': (56, 28)}, 'dct_sizes=.* needs one entry'),
+    ('ffc_resnet18', {'stage_strides': (1, 2)}, 'stage_strides=.* needs one entry'),
+])
+def test_stages_need_an_entry_each(name, fields, message):
+  with pytest.raises(ValueError, match=message):
+    shapes(create_model(name, **fields), 1, 64, 64, 3)
+
+
+@pytest.mark.parametrize('count', [0, -3, 1.5, 'ten'])
+def test_the_number_of_classes_is_checked(count):
+  with pytest.raises(ValueError, match=r'num_classes=.* must be a whole number of at least 1'):
+    create_model('resnet18', num_classes=count)
+
+
+class Halve(nn.Module):
+  """An attention without a dtype."""
+  by: float = 2.0
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    return x / self.by
+
+
+def test_attention_may_be_any_class_or_function():
+  def factory(name, by=2.0):
+    return Halve(by, name=name)
+
+  def open_factory(**fields):
+    assert 'dtype' in fields
+    fields.pop('dtype')
+    return Halve(**fields)
+
+  for attention in (Halve, factory, open_factory):
+    model = create_model('resnet20', attention=attention)
+    assert shapes(model, 1, 32, 32, 3)[0].shape == (1, 1000)
+  model = create_model('resnet20', attention=factory, by=4.0)
+  assert model.attention_options['by'] == 4.0 and shapes(model, 1, 32, 32, 3)
+  with pytest.raises(ValueError, match='has no option'):
+    create_model('resnet20', attention=factory, half=4.0)
+  with pytest.raises(ValueError, match='attention=5 must be'):
+    shapes(create_model('resnet20', attention=5), 1, 32, 32, 3)

@@ -15,7 +15,7 @@ from flax.traverse_util import unflatten_dict
 from jax import lax
 
 from fcajax.layers.cbam import ConvolutionalBlockAttention
-from fcajax.layers.excite import excite, global_average, torch_init
+from fcajax.layers.excite import excite, floating, global_average, torch_init
 from fcajax.layers.global_context import GlobalContext
 from fcajax.ops.dct import (
     GRID,
@@ -37,7 +37,7 @@ class SqueezeExcite(nn.Module):
 
   Args:
     reduction: W1 has `C // reduction` rows.
-    divisor: that width is rounded to a multiple of `divisor`, never down by more than 10%
+    divisor: that width is rounded to the nearest multiple of `divisor`, at least one of them
       (8 in timm).
     use_bias: biases in W1 and W2; FcaNet's baseline has none, timm's has.
     dtype: of the result; None is the input's.
@@ -57,7 +57,7 @@ class SqueezeExcite(nn.Module):
   @nn.compact
   def __call__(self, x, train=False):
     del train
-    x = x if self.dtype is None else x.astype(self.dtype)
+    x = floating(x, self.dtype, type(self).__name__)
     logits = excite(self.squeeze(x), self.reduction, self.divisor, self.use_bias,
                     self.param_dtype, self.kernel_init)
     gate = nn.sigmoid(logits)
@@ -280,7 +280,7 @@ class EfficientChannelAttention(nn.Module):
   @nn.compact
   def __call__(self, x, train=False):
     del train
-    x = x if self.dtype is None else x.astype(self.dtype)
+    x = floating(x, self.dtype, type(self).__name__)
     size = self.kernel_size or eca_kernel_size(x.shape[-1], self.gamma, self.b)
     if size % 2 == 0 or size < 1:
       raise ValueError(f'kernel_size={size} must be odd and positive, so that the channel itself '

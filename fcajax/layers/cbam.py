@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fcajax.layers.conv import Conv
-from fcajax.layers.excite import excite, global_average, torch_init
+from fcajax.layers.excite import excite, floating, global_average, torch_init
 from fcajax.layers.norm import BatchNorm
 
 
@@ -17,7 +17,7 @@ class ConvolutionalBlockAttention(nn.Module):
       y = x * sigmoid(f(mean of x over H, W) + f(max of x over H, W)),  f(z) = W2 relu(W1 z)
       result = y * sigmoid(norm(conv([max of y over C, mean of y over C])))
 
-  The channel gate is float32 whatever the compute dtype. The gates are sown as 'gate' `[N, C]` and
+  Both gates are float32 whatever the compute dtype. They are sown as 'gate' `[N, C]` and
   'spatial_gate' `[N, H, W, 1]` in the collection 'intermediates'.
 
   Args:
@@ -46,7 +46,7 @@ class ConvolutionalBlockAttention(nn.Module):
     if self.kernel_size % 2 == 0:
       raise ValueError(f'kernel_size={self.kernel_size} must be odd, so that the map '
                        'keeps its size')
-    x = x if self.dtype is None else x.astype(self.dtype)
+    x = floating(x, self.dtype, type(self).__name__)
     peak = jnp.max(x, axis=(-3, -2)).astype(jnp.float32)
     # One call for both, so that the two share the dense layers.
     logits = excite(jnp.stack([global_average(x), peak]), self.reduction, 1, self.use_bias,
@@ -59,7 +59,7 @@ class ConvolutionalBlockAttention(nn.Module):
                       jnp.mean(x, axis=-1, dtype=jnp.float32)], axis=-1).astype(x.dtype)
     maps = Conv(1, self.kernel_size, dtype=x.dtype, param_dtype=self.param_dtype,
                 name='spatial_conv')(maps)
-    norm = (self.norm or functools.partial(BatchNorm, dtype=x.dtype))(name='spatial_norm')
-    gate = nn.sigmoid(norm(maps, train=train))
+    norm = (self.norm or functools.partial(BatchNorm, dtype=jnp.float32))(name='spatial_norm')
+    gate = nn.sigmoid(norm(maps, train=train).astype(jnp.float32))
     self.sow('intermediates', 'spatial_gate', gate)
     return x * gate.astype(x.dtype)

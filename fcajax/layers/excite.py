@@ -7,21 +7,28 @@ from jax import lax
 torch_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
+def floating(x, dtype, where):
+  """`x` in `dtype` (None: its own); raises TypeError where that holds no fractions."""
+  x = x if dtype is None else x.astype(dtype)
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise TypeError(f'{where} got {x.dtype} values, which a gate in 0..1 would turn to 0; cast '
+                    'them to float32 or bfloat16')
+  return x
+
+
 def global_average(x):
   """The mean over H and W, `[..., H, W, C] -> [..., C]`, in float32."""
   return jnp.mean(x, axis=(-3, -2), dtype=jnp.float32)
 
 
 def reduced_width(channels, reduction, divisor=1):
-  """`channels // reduction`, or its multiple of `divisor` nearest and at least 90% of it."""
+  """`channels // reduction`, or the multiple of `divisor` nearest to their quotient."""
   if not 1 <= reduction <= channels:
     raise ValueError(f'reduction={reduction} leaves nothing of channels={channels}; use a '
                      f'reduction from 1 to {channels}')
   if divisor == 1:
     return channels // reduction
-  width = channels / reduction
-  rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
-  return rounded if rounded >= 0.9 * width else rounded + divisor
+  return max(divisor, int(channels / reduction + divisor / 2) // divisor * divisor)
 
 
 def dense(features, use_bias, param_dtype, kernel_init, name):

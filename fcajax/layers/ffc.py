@@ -241,7 +241,8 @@ class FFCSqueezeExcite(nn.Module):
       z = relu(W mean_{h, w}[local; global] + b)          C // reduction values, at least 1
       local * sigmoid(Wl z + bl),  global * sigmoid(Wg z + bg)
 
-  A half that is None stays None. The mean accumulates in float32.
+  A half that is None stays None. The squeeze and the gates are float32 whatever the compute dtype,
+  which is that of the result (None: the input's).
 
   Source: Hu et al., "Squeeze-and-Excitation Networks", 2018, on both halves of a fast Fourier
   convolution.
@@ -254,12 +255,13 @@ class FFCSqueezeExcite(nn.Module):
     del train
     pooled = jnp.concatenate(
         [jnp.mean(half, axis=(1, 2), dtype=jnp.float32) for half in x if half is not None], axis=-1)
-    squeezed = nn.relu(nn.Dense(max(1, pooled.shape[-1] // self.reduction), dtype=self.dtype,
+    squeezed = nn.relu(nn.Dense(max(1, pooled.shape[-1] // self.reduction), dtype=jnp.float32,
                                 name='squeeze')(pooled))
     scaled = []
     for name, half in zip(('excite_local', 'excite_global'), x):
       if half is not None:
-        gate = nn.Dense(half.shape[-1], dtype=self.dtype, name=name)(squeezed)
+        gate = nn.Dense(half.shape[-1], dtype=jnp.float32, name=name)(squeezed)
+        half = half if self.dtype is None else half.astype(self.dtype)
         half = half * nn.sigmoid(gate)[:, None, None].astype(half.dtype)
       scaled.append(half)
     return tuple(scaled)

@@ -105,7 +105,8 @@ class FrequencyGate(nn.Module):
       soft = jax.nn.sigmoid(margin / temperature)
       gate = gate + (soft - jax.lax.stop_gradient(soft))
       reduce = jnp.sum if self.penalty_reduction == 'sum' else jnp.mean
-      self.sow('losses', 'gate', self.penalty * reduce(gate, axis=-1).mean())
+      if not self.is_initializing():  # or what `init` returns would hold a penalty to add to
+        self.sow('losses', 'gate', self.penalty * reduce(gate, axis=-1).mean())
     self.sow('intermediates', 'open', gate)
     self.sow('intermediates', 'logits', logits)
     return x * gate[:, None, None, :].astype(x.dtype)

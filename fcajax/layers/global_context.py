@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fcajax.layers.excite import dense, reduced_width, torch_init
+from fcajax.layers.excite import dense, floating, reduced_width, torch_init
 
 mask_init = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 
@@ -36,7 +36,7 @@ class GlobalContext(nn.Module):
   @nn.compact
   def __call__(self, x, train=False):
     del train
-    x = x if self.dtype is None else x.astype(self.dtype)
+    x = floating(x, self.dtype, type(self).__name__)
     channels = x.shape[-1]
     width = reduced_width(channels, self.reduction)
     mask = nn.Dense(1, dtype=x.dtype, param_dtype=self.param_dtype, kernel_init=mask_init,

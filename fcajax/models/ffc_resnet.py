@@ -9,7 +9,13 @@ from flax import linen as nn
 from fcajax.layers.conv import Conv
 from fcajax.layers.ffc import FFCNormAct, FFCSqueezeExcite, join
 from fcajax.layers.fourier_unit import norm_factory
-from fcajax.models.resnet import apply_stem, head_init, plan_strides, select_block
+from fcajax.models.resnet import (
+    apply_stem,
+    check_stages,
+    head_init,
+    plan_strides,
+    select_block,
+)
 
 
 def ffc_layer(features, kernel_size, ratio_in, ratio_out, strides=1, *, local_to_global=True,
@@ -190,6 +196,7 @@ class FFCResNet(nn.Module):
   @nn.compact
   def __call__(self, x, train=False, capture_features=False):
     features = {}
+    check_stages(self.stage_sizes, stage_strides=self.stage_strides)
     strides, dilations = plan_strides(self.stem, self.stage_strides[:len(self.stage_sizes)],
                                       self.output_stride)
     ratios = (0, *self._ratios())

@@ -2,6 +2,7 @@
 import dataclasses
 import difflib
 import functools
+import inspect
 
 
 def near_matches(name, names, limit=3):
@@ -14,13 +15,19 @@ def near_matches(name, names, limit=3):
 
 
 def field_names(factory):
-  """The fields of a module class, a partial of one, or the keywords of a function."""
+  """The fields of a module class, a partial of one, or the keywords of a function.
+
+  A function that takes any keyword is taken to know 'dtype'.
+  """
   while isinstance(factory, functools.partial):
     factory = factory.func
   if dataclasses.is_dataclass(factory):
     names = {field.name for field in dataclasses.fields(factory) if field.init}
-  else:
+  elif not callable(factory):
     names = set()
+  else:
+    parameters = inspect.signature(factory).parameters.values()
+    names = {'dtype' if p.kind is p.VAR_KEYWORD else p.name for p in parameters}
   return names - {'parent', 'name'}
 
 

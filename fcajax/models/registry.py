@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Mapping
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 
@@ -58,9 +59,11 @@ def create_model(name, num_classes=1000, **overrides):
       JSON or a config can hold them.
 
   Raises:
-    ValueError: unknown name, override or attention, with what is close to it.
+    ValueError: unknown name, override or attention, with what is close to it; no class.
   """
   variant = _variant(name)
+  if not isinstance(num_classes, int | np.integer) or num_classes < 1:
+    raise ValueError(f'num_classes={num_classes!r} must be a whole number of at least 1')
   defaults = field_defaults(variant)
   overrides = {key: _plain(key, value) for key, value in overrides.items()}
   network_fields, options_of_attention = _option_names(variant, overrides)

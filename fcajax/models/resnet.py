@@ -121,10 +121,11 @@ class ResNet(nn.Module):
     stage_strides: stride of the first block of each stage.
     output_stride: input pixels per output position, kept from growing further by dilation in
       place of stride (parameters unchanged); None leaves the strides alone.
-    attention: None, 'se', 'eca', 'fca', 'cbam', 'gc', or a module class, partial or callable;
-      applied after the last norm of every block, before the addition.
-    attention_options: fields of that attention, such as `frequencies`. A `norm` field that they
-      leave open gets this network's norm.
+    attention: None, 'se', 'eca', 'fca', 'cbam', 'gc', or a module class, partial or callable that
+      is called `attention(name=...)`, the result called `(x, train=train)`; applied after the last
+      norm of every block, before the addition.
+    attention_options: fields of that attention, such as `frequencies`. Its fields `dtype` and
+      `norm`, where it has them and they are left open, get this network's.
     dct_sizes: `dct_size` of each stage for attention that has one; None, the input's own size.
     groups, base_width: 32 and 4 make ResNeXt 32x4d.
     zero_init_last: start the scale of each block's last norm at 0, so that blocks start as the
@@ -164,6 +165,7 @@ class ResNet(nn.Module):
     features = {}
     conv = functools.partial(Conv, dtype=self.dtype)
     norm = self.norm or functools.partial(BatchNorm, dtype=self.dtype, axis_name=self.axis_name)
+    check_stages(self.stage_sizes, stage_strides=self.stage_strides, dct_sizes=self.dct_sizes)
     strides, dilations = plan_strides(self.stem, self.stage_strides[:len(self.stage_sizes)],
                                       self.output_stride)
     if self.dtype is not None:
@@ -188,13 +190,12 @@ class ResNet(nn.Module):
     from fcajax.layers.attention import resolve_attention
     options = dict(self.attention_options or {})
     preset = getattr(self.attention, 'keywords', {})
-    shared = {'norm': norm}
+    shared = {'norm': norm, 'dtype': self.dtype}
     if self.dct_sizes is not None:
       shared['dct_size'] = self.dct_sizes[stage]
     for option in shared.keys() & attention_fields(self.attention) - preset.keys():
       options.setdefault(option, shared[option])
-    factory = resolve_attention(self.attention, options)
-    return functools.partial(factory, dtype=self.dtype)
+    return resolve_attention(self.attention, options)
 
 
 def apply_stem(stem, width, conv, norm, activation, x, train):
@@ -214,6 +215,15 @@ def apply_stem(stem, width, conv, norm, activation, x, train):
   x = conv(width, *((7, 2) if stem == 'imagenet' else (3, 1)), name='stem_conv')(x)
   x = activation(norm(name='stem_norm')(x, train=train))
   return x, max_pool(x) if stem == 'imagenet' else x
+
+
+def check_stages(stage_sizes, **options):
+  """Raises ValueError unless every option that is not None has an entry for each stage."""
+  for name, values in {'stage_sizes': stage_sizes, **options}.items():
+    if values is not None and not (
+        isinstance(values, tuple | list) and len(values) >= max(1, len(stage_sizes))):
+      raise ValueError(f'{name}={values!r} needs one entry for each stage, and stage_sizes='
+                       f'{stage_sizes!r} gives the blocks of each stage')
 
 
 def select_block(blocks, name, groups, base_width):
