@@ -35,6 +35,8 @@ _UNEXPANDED = {
 }
 _TORCHVISION_LAYER = re.compile(r'(features\.\d+)\.conv\.(\d)(?:\.(\d))?\.(\w+)')
 
+check = names_resnet.check
+
 
 def rename(state):
   """torchvision's names of MobileNetV2's blocks to those of the published code.

@@ -4,12 +4,14 @@
     layer1.0.conv1, .bn1             stage1/block0/conv1, norm1
     layer1.0.downsample.0, .1        stage1/block0/shortcut_conv, shortcut_norm
     layer1.0.att.fc.0, .fc.2         stage1/block0/attention/reduce, expand    (FcaNet)
+    layer1.0.att.dct_layer           computed here, and compared; see `check`  (FcaNet)
     layer1.0.se.fc1, .fc2            the same                                  (timm, SE)
     layer1.0.se.conv                 stage1/block0/attention/conv              (timm, ECA)
     fc                               head
 """
 import re
 
+from fcajax.weights import dct_filters
 from fcajax.weights.rules import (
     IGNORE,
     Target,
@@ -29,7 +31,7 @@ def target(key, model):
   """Where PyTorch's `key` goes; see `fcajax.weights.torch_import`."""
   if key.endswith('num_batches_tracked'):
     return IGNORE
-  if key.endswith('dct_layer.weight') and not _learns_basis(model):
+  if key.endswith(dct_filters.SUFFIX) and not _learns_basis(model):
     return IGNORE
   match = _BLOCK.fullmatch(key)
   if match:
@@ -81,6 +83,24 @@ def _channels_last(array, shape):
   return array.transpose(1, 2, 0) if array.ndim == 3 else None
 
 
+def check(state, model):
+  """Raises ValueError where the DCT filters of `state` are not those that `model` computes."""
+  from fcajax.layers.attention import MultiSpectralAttention, resolve_attention
+  filters = dct_filters.stored_filters(state)
+  if not filters or _learns_basis(model):
+    return
+  factory = resolve_attention(
+      getattr(model, 'attention', None), getattr(model, 'attention_options', None))
+  layer = factory() if factory else None
+  layers = dict.fromkeys(filters)
+  for key in filters if isinstance(layer, MultiSpectralAttention) else ():
+    match, size = _BLOCK.fullmatch(key), layer.dct_size
+    if size is None and model.dct_sizes is not None and match:
+      size = model.dct_sizes[int(match[1]) - 1]
+    layers[key] = layer.clone(dct_size=size, allow_smaller=True)
+  dct_filters.check_filters(filters, layers)
+
+
 def input_shape(model, state):
   """An input that `model.init` takes: the channels of the first kernel, the family's size."""
   size = 32 if model.stem == 'cifar' else 224
@@ -96,7 +116,8 @@ def input_shape(model, state):
 
 
 def infer_overrides(state):
-  """`num_classes` from the head, the biases and widths of squeeze-excite from its matrices."""
+  """`num_classes` from the head, the biases and widths of squeeze-excite from its matrices, the
+  `frequencies` from FcaNet's filters."""
   overrides = {}
   for name in ('fc.weight', 'last_linear.weight', 'head.fc.weight'):
     if name in state:
@@ -107,6 +128,9 @@ def infer_overrides(state):
     overrides |= _excite_overrides({shape[1]: shape[0] for _, shape in reduce})
     if reduce[0][0].replace('.weight', '.bias') in state:
       overrides['use_bias'] = True
+  frequencies = dct_filters.frequencies_of(dct_filters.stored_filters(state))
+  if frequencies not in (None, dct_filters.DEFAULT):
+    overrides['frequencies'] = frequencies
   return overrides
 
 

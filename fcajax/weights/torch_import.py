@@ -6,7 +6,8 @@ Each family of networks describes its published names in a rule module of its ow
     target(key, model) -> Target(path, transform), IGNORE, or None where the key means nothing
     input_shape(model, state) -> the shape of an input that `model.init` takes
 
-may have `rename(state) -> state`, for spellings that a key alone does not tell apart, and, for
+may have `rename(state) -> state`, for spellings that a key alone does not tell apart,
+`check(state, model)`, which raises ValueError where ignored keys contradict the network, and, for
 `fcajax convert`, `infer_overrides(state) -> dict`: what the checkpoint says about the
 network besides its name (`num_classes`, `use_bias`, ...). All are pure functions; `state` maps
 PyTorch names to NumPy arrays. The transforms (`conv`, `dense`, `vector`) live in
@@ -101,11 +102,14 @@ def from_torch(state_dict, model, input_shape=None):
   Raises:
     MismatchError: every key that has no place, every parameter that found no key and every
       shape that differs, in one message.
+    ValueError: stored filters that are not those of the network.
   """
   state = clean_state(state_dict)
   rules = rules_for(model)
   if hasattr(rules, 'rename'):
     state = rules.rename(state)
+  if hasattr(rules, 'check'):
+    rules.check(state, model)
   shape = tuple(input_shape or rules.input_shape(model, state))
   expected = jax.eval_shape(
       lambda: model.init(jax.random.key(0), _zeros(shape), train=False))
