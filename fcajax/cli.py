@@ -19,6 +19,17 @@ COMMANDS = {
 }
 
 
+def positive_int(text):
+  """An argparse type: a whole number from 1 on."""
+  try:
+    value = int(text)
+  except ValueError:
+    value = 0
+  if value < 1:
+    raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+  return value
+
+
 def build_parser(command=None):
   """Returns the parser; the arguments of `command` alone are filled in."""
   parser = argparse.ArgumentParser(prog='fcajax', description='Frequency-domain vision in JAX.')

@@ -62,6 +62,30 @@ def test_find_images_reads_folders_and_refuses_what_is_missing(pictures, tmp_pat
     find_images([tmp_path])
 
 
+def test_find_images_takes_what_training_takes_and_skips_hidden_files(tmp_path):
+  (tmp_path / '.hidden').mkdir()
+  for name in ('a.ppm', 'b.JPG', '._b.JPG', '.hidden/c.png'):
+    (tmp_path / name).touch()
+  assert [p.name for p in find_images([tmp_path])] == ['a.ppm', 'b.JPG']
+
+
+def test_predict_leaves_out_broken_files_of_a_folder(weights_file, pictures, tmp_path, capsys):
+  for name in ('a.png', 'c.png'):
+    (tmp_path / name).write_bytes((pictures / name).read_bytes())
+  for name in ('a0.jpg', 'b.jpg'):
+    (tmp_path / name).write_text('this is text')
+  assert cli.main(['predict', str(weights_file), str(tmp_path), '--batch-size', '2']) == 0
+  streams = capsys.readouterr()
+  assert [line.split(':')[0][-5:] for line in streams.out.splitlines()] == ['a.png', 'c.png']
+  assert 'a0.jpg' in streams.err and 'b.jpg' in streams.err
+  assert cli.main(['predict', str(weights_file), str(tmp_path), str(tmp_path / 'b.jpg')]) == 2
+  for name in ('a.png', 'c.png'):
+    (tmp_path / name).unlink()
+  capsys.readouterr()
+  assert cli.main(['predict', str(weights_file), str(tmp_path)]) == 2
+  assert 'none of the 2 image files can be read' in capsys.readouterr().err
+
+
 def test_predict_names_the_classes(weights_file, pictures, capsys):
   arguments = ['predict', str(weights_file), str(pictures), '--top', '2', '--json']
   assert cli.main([*arguments, '--batch-size', '2']) == 0

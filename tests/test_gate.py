@@ -239,5 +239,55 @@ def test_heat_map_errors(inputs, tmp_path):
   plot_gate.add_arguments(parser)
   with pytest.raises(ValueError, match='give the images to count over with --images'):
     plot_gate.run(parser.parse_args([str(tmp_path)]))
-  with pytest.raises(ValueError, match='name a folder of images'):
+  with pytest.raises(ValueError, match=r'no image in .*looked for \.jpg'):
     plot_gate.run(parser.parse_args([str(tmp_path), '--images', str(tmp_path)]))
+
+
+def test_plot_gate_takes_no_neighbours_heat_map(tmp_path, capsys):
+  from fcajax import cli
+  (tmp_path / 'gate_heat_map.json').write_text(json.dumps(
+      {'coefficients': 'y:0,1;cb:0;cr:0', 'open_fraction': [0.9, 0.8, 0.7, 0.6]}))
+  (tmp_path / 'plain.safetensors').write_bytes(b'weights')
+  for name, message in (('plain.safetensors', 'with --images FOLDER'),
+                        ('absent', "absent' does not exist"),
+                        ('absent.json', "absent.json' does not exist")):
+    assert cli.main(['plot', 'gate', str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
+  assert not (tmp_path / 'gate_heat_map.png').exists()
+  # The count of images is for the reader alone; a folder may leave its own heat map.
+  for name in ('gate_heat_map.json', ''):
+    assert cli.main(['plot', 'gate', str(tmp_path / name)]) == 0
+    assert 'over an unknown number of images' in capsys.readouterr().out
+
+
+def test_plot_gate_counts_the_images_that_can_be_read(tmp_path, capsys):
+  from PIL import Image
+
+  from fcajax import cli
+  from fcajax.models.registry import create_model
+  from fcajax.weights import save_safetensors
+  options = {'stage_sizes': (1,), 'block': 'basic', 'width': 8, 'coefficients': '6S',
+             'gate': True, 'stage_strides': (1,)}
+  model = create_model('dct_resnet18', 2, **options)
+  variables = jax.device_get(model.init(jax.random.key(0), np.zeros((1, 2, 2, 6), np.float32)))
+  path, folder = tmp_path / 'w.safetensors', tmp_path / 'images'
+  save_safetensors(path, variables, {
+      'model': {'name': 'dct_resnet18', 'num_classes': 2, 'overrides': options},
+      'class_names': ['a', 'b'],
+      'preprocessing': {'image_size': 16, 'representation': 'dct', 'coefficients': '6S'}})
+  folder.mkdir()
+  for name in ('one.tif', 'two.webp', 'three.png'):
+    Image.new('RGB', (20, 20), 'teal').save(folder / name)
+  for name in ('broken.jpg', '._one.jpg'):
+    (folder / name).write_text('no image')
+  assert cli.main(['plot', 'gate', str(path), '--images', str(folder), '--batch-size', '2']) == 0
+  streams = capsys.readouterr()
+  assert 'over 3 images' in streams.out
+  assert 'broken.jpg' in streams.err and '._one' not in streams.err
+
+
+def test_select_refuses_weights(tmp_path, capsys):
+  from fcajax import cli
+  (tmp_path / 'w.safetensors').write_bytes(b'\xff\xfe')
+  assert cli.main(['select', str(tmp_path / 'w.safetensors')]) == 2
+  assert 'fcajax plot gate' in capsys.readouterr().err

@@ -3,6 +3,7 @@ import json
 import pathlib
 import re
 
+import jax
 import numpy as np
 import pytest
 
@@ -69,6 +70,16 @@ def test_sizes_and_fields(capsys):
     (['resnet18', '--set', 'widht=32'], "did you mean 'width'"),
     (['fca_resnet20', '--image-size', '16'], 'at 4 x 4'),
     (['fca_resnet18', '--set', 'frequencies=nowhere.json'], 'cannot read the frequency file'),
+    (['resnet20', '--set', 'num_classes=5'], 'no field to set; give it as --classes'),
+    (['resnet20', '--set', 'name=resnet56'], 'no field to set; give it as MODEL'),
+    (['resnet20', '--set', 'width=abc'], "with --set width='abc'; use values like the default "
+                                         'width=16'),
+    (['resnet20', '--set', 'activation=Dense'], "default activation='relu'"),
+    (['resnet20', '--set', 'norm=foo'], 'default norm=None'),
+    (['resnet20', '--set', 'stage_strides=2'], 'default stage_strides=(1, 2, 2, 2)'),
+    (['fca_resnet20', '--set', 'reduction=a'], 'default reduction=16'),
+    (['fca_resnet20', '--set', 'dct_size=7.0'], 'default dct_size=None'),
+    (['ffc_resnet20', '--set', 'ratio=half'], 'default ratio=0.5'),
 ])
 def test_mistakes_are_one_line(capsys, arguments, message):
   status, out, err = info(capsys, *arguments)
@@ -76,6 +87,30 @@ def test_mistakes_are_one_line(capsys, arguments, message):
   assert not out
   assert message in err
   assert err.count('\n') == 1
+
+
+@pytest.mark.parametrize('count', ['0', '-3', 'many'])
+def test_classes_are_counted_from_one(capsys, count):
+  with pytest.raises(SystemExit, match='2'):
+    cli.main(['info', 'resnet20', '--classes', count])
+  assert f"--classes: '{count}' is no whole number from 1 on" in capsys.readouterr().err
+
+
+def test_words_of_the_command_line_are_values(capsys):
+  assert loading.parse_settings(
+      ['a=false', 'b=TRUE', 'c=None', 'd=none', 'stem=none', 'e={1, 2}', 'f=[1, 2]']) == {
+          'a': False, 'b': True, 'c': None, 'd': None, 'stem': 'none', 'e': '{1, 2}', 'f': [1, 2]}
+  plain = info(capsys, 'ffc_resnet20', '--json')[1]
+  assert info(capsys, 'ffc_resnet20', '--set', 'use_se=false', '--json')[1] == plain
+  assert info(capsys, 'ffc_resnet20', '--set', 'use_se=true', '--json')[1] != plain
+
+
+def test_only_networks_on_coefficients_are_sent_coefficients(capsys):
+  words = ['resnet20', '--set', 'stem=none', '--image-size', '32', '--json']
+  assert json.loads(info(capsys, *words)[1])['wire_bytes'] == {'rgb': 3 * 32 * 32}
+  assert 'bytes' not in info(capsys, *words[:-1])[1]
+  given = info(capsys, *words, '--input-shape', '8', '8', '24')[1]
+  assert json.loads(given)['wire_bytes'] == {}
 
 
 def test_settings_do_not_go_with_a_file(capsys, tmp_path):
@@ -86,7 +121,10 @@ def test_settings_do_not_go_with_a_file(capsys, tmp_path):
 
 def test_a_weights_file_says_its_own_size(capsys, tmp_path):
   path = tmp_path / 'small.safetensors'
-  save_safetensors(path, {'params': {'head': {'bias': np.zeros(3, np.float32)}}}, {
+  model = create_model('fca_resnet20', 3, width=32)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 28, 28, 3), np.float32))
+  variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+  save_safetensors(path, variables, {
       'model': {'name': 'fca_resnet20', 'num_classes': 3, 'overrides': {'width': 32}},
       'class_names': ['a', 'b', 'c'], 'preprocessing': Preprocessing(image_size=28).to_dict()})
   content = json.loads(info(capsys, str(path), '--json')[1])

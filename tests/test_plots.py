@@ -56,6 +56,9 @@ def test_filters(tmp_path, capsys):
   assert cli.main(['plot', 'filters', '--frequencies', 'low8', '--out', str(out)]) == 0
   height, width, _ = size(out)
   assert height > 900 and width > 900
+  assert cli.main(['plot', 'filters', '--frequencies', '[(0,0),(1,1)]', '--out', str(out)]) == 0
+  assert cli.main(['plot', 'filters', '--frequencies', '[(0,9)]', '--out', str(out)]) == 2
+  assert '(0, 9) lies outside' in capsys.readouterr().err
   assert cli.main(['plot', 'filters', '--size', '6', '--out', str(out)]) == 2
   assert 'at 6 x 6' in capsys.readouterr().err
   assert cli.main(['plot', 'filters', '--frequencies', 'nowhere.json']) == 2
@@ -128,6 +131,27 @@ def test_a_network_without_gates_is_refused(loaded):
                                 preprocessing=loaded.preprocessing)
   with pytest.raises(ValueError, match='resnet18 has no attention layer with a gate'):
     plot_attention.gate_values(plain, np.zeros((1, 14, 14, 3), np.uint8))
+
+
+@pytest.mark.parametrize('words', [
+    ['spectrum', 'm', 'x.png'], ['attention', 'm', 'x.png'], ['receptive-field', 'm'],
+    ['gate', 'm']])
+@pytest.mark.parametrize('size', ['0', '-1'])
+def test_a_batch_holds_an_image(words, size, capsys):
+  with pytest.raises(SystemExit, match='2'):
+    cli.main(['plot', *words, '--batch-size', size])
+  assert f"--batch-size: '{size}' is no whole number" in capsys.readouterr().err
+
+
+def test_broken_images_of_a_folder_are_left_out(photos, tmp_path, loaded, capsys):
+  good = (photos / 'cats' / 'one.png').read_bytes()
+  (tmp_path / 'a.png').write_bytes(good)
+  (tmp_path / 'b.png').write_bytes(good[:100])
+  files, images = loading.images_of([tmp_path], loaded.preprocessing)
+  assert [file.name for file in files] == ['a.png'] and images.shape == (1, 14, 14, 3)
+  assert 'b.png' in capsys.readouterr().err
+  with pytest.raises(ValueError, match=r'b\.png'):
+    loading.images_of([tmp_path / 'b.png', tmp_path], loaded.preprocessing)
 
 
 def test_missing_images_are_named(capsys, tmp_path, loaded, monkeypatch):

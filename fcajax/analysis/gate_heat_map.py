@@ -83,6 +83,12 @@ def as_blocks(heat_map):
   return blocks.reshape(3, 8, 8)
 
 
+def counted(heat_map):
+  """How many images it is of, in words: a heat map written by hand need not say."""
+  images = heat_map.get('images')
+  return f'{images:,} images' if isinstance(images, int) else 'an unknown number of images'
+
+
 def draw(heat_map, path):
   """Draws the three heat maps, Y, Cb and Cr, as one PNG, SVG or PDF file.
 
@@ -106,5 +112,5 @@ def draw(heat_map, path):
              yticks=range(8))
   axes[0].set_ylabel('u, vertical frequency')
   figure.colorbar(picture, ax=axes, shrink=0.8,
-                  label=f'mean p(on) over {heat_map["images"]:,} images')
+                  label=f'mean p(on) over {counted(heat_map)}')
   figure.savefig(path, dpi=110)

@@ -1,9 +1,13 @@
 """What the analysis commands take as MODEL: a registry name, a weights file or a work directory."""
 import ast
+import contextlib
 import dataclasses
+import json
 import math
 import pathlib
 from typing import Any
+
+from fcajax.cli import positive_int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,23 +39,87 @@ def add_arguments(parser, out):
   parser.add_argument(
       '--image-size', type=int, nargs='+', default=None, metavar='SIZE',
       help='side of the image in pixels, or height and width, for a name')
-  parser.add_argument('--batch-size', type=int, default=16, help='images at a time (default 16)')
+  parser.add_argument(
+      '--batch-size', type=positive_int, default=16, help='images at a time (default 16)')
   parser.add_argument(
       '--out', default=out, metavar='FILE', help=f'picture to write (default {out})')
 
 
-def parse_settings(settings):
-  """`['frequencies=top8', 'width=32']` -> `{'frequencies': 'top8', 'width': 32}`."""
+def parse_settings(settings, classes='--classes', model='MODEL'):
+  """`['frequencies=top8', 'width=32']` -> `{'frequencies': 'top8', 'width': 32}`.
+
+  Args:
+    settings: 'KEY=VALUE' strings; see `parse_value`.
+    classes, model: what the command calls the number of classes and the name, which are no
+      settings.
+
+  Raises:
+    ValueError: no KEY=VALUE, or a key that has an argument of its own.
+  """
   values = {}
   for setting in settings:
     key, equals, text = setting.partition('=')
     if not equals or not key.isidentifier():
       raise ValueError(f"--set {setting} must be KEY=VALUE, for example --set frequencies='top8'")
-    try:
-      values[key] = ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-      values[key] = text
+    for reserved, argument in (('num_classes', classes), ('name', model)):
+      if key == reserved:
+        raise ValueError(f'--set {setting}: {key} is no field to set; give it as {argument}')
+    values[key] = text if (key, text) == ('stem', 'none') else parse_value(text)
   return values
+
+
+def parse_value(text):
+  """A word of the command line as the Python value it spells, else the text itself.
+
+  'true', 'false' and 'none' are read in any case, as shells and JSON write them: as text they
+  would all count as true. What JSON cannot hold stays text, since it could not be stored.
+  """
+  words = {'true': True, 'false': False, 'none': None}
+  if text.strip().lower() in words:
+    return words[text.strip().lower()]
+  try:
+    value = ast.literal_eval(text)
+    json.dumps(value)
+  except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+    return text
+  return value
+
+
+@contextlib.contextmanager
+def explained(name, settings):
+  """While the network `name` is built and traced with `settings`, whose values may be of any type.
+
+  Raises:
+    ValueError: in place of what a value of the wrong type raises somewhere inside the network;
+      it names the settings and the values that they have otherwise.
+  """
+  try:
+    yield
+  except Exception as error:
+    # The networks' own messages are ValueErrors, Python's about a number start with its type.
+    own = isinstance(error, ValueError) and not str(error).startswith(('invalid literal', 'could'))
+    if not settings or own or isinstance(error, OSError):
+      raise
+    given = ' '.join(f'--set {key}={value!r}' for key, value in settings.items())
+    known = ', '.join(f'{key}={value!r}' for key, value in _defaults(name, settings))
+    reason = (str(error).strip().splitlines() or [''])[0][:160]
+    raise ValueError(f'{name} cannot be built with {given}; use values like the default '
+                     f'{known or "ones"} ({type(error).__name__}: {reason})') from error
+
+
+def _defaults(name, keys):
+  """Yields (key, value) of what `create_model(name)` gives those fields, where it has them."""
+  from fcajax.layers.attention import resolve_attention
+  from fcajax.models.registry import create_model
+  model = create_model(name)
+  factory = resolve_attention(
+      getattr(model, 'attention', None), getattr(model, 'attention_options', None))
+  for key in keys:
+    for module in (model, factory() if factory else None):
+      if hasattr(module, key):
+        value = getattr(module, key)
+        yield key, getattr(value, '__name__', value)
+        break
 
 
 def is_file(name):
@@ -59,13 +127,13 @@ def is_file(name):
   return pathlib.Path(name).exists() or name.endswith('.safetensors') or '/' in name
 
 
-def describe(name, classes=None, settings=()):
+def describe(name, classes=None, settings=None):
   """Opens MODEL without its weights' values being needed; returns `Loaded`.
 
   Args:
     name: MODEL.
     classes: number of classes of a registry name; None for 1000.
-    settings: 'KEY=VALUE' strings for `create_model`.
+    settings: what `create_model` gets besides, as `parse_settings` gives it.
 
   Raises:
     ValueError: unknown name or key; options for a file, which has its own.
@@ -76,7 +144,7 @@ def describe(name, classes=None, settings=()):
                        '--set, or give the name of a model')
     return load(name)
   from fcajax.models.registry import create_model
-  model = create_model(name, num_classes=classes or 1000, **parse_settings(settings))
+  model = create_model(name, num_classes=classes or 1000, **(settings or {}))
   return Loaded(model, name)
 
 
@@ -152,11 +220,12 @@ def input_shape(model, size):
 
 
 def images_of(paths, preprocessing):
-  """Image files or folders -> (files, uint8 `[N, h, w, 3]`), folders searched recursively."""
+  """Image files or folders -> (files, uint8 `[N, h, w, 3]`), folders searched recursively.
+
+  Broken files of a folder are named on stderr and left out.
+  """
   import numpy as np
 
-  from fcajax.predict import find_images
-  from fcajax.preprocess import decode_image, evaluation_transform
-  files = find_images(paths)
-  return files, np.stack([
-      evaluation_transform(decode_image(file), preprocessing) for file in files])
+  from fcajax.predict import find_images, read_images
+  files, images = zip(*read_images(find_images(paths), preprocessing, paths))
+  return list(files), np.stack(images)

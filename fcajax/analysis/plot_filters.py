@@ -1,12 +1,15 @@
 """`fcajax plot filters`: the DCT filters of the grid, the chosen ones framed (FcaNet, figure 6)."""
+from fcajax.analysis.loading import parse_value
+from fcajax.cli import positive_int
 
 
 def add_arguments(parser):
   parser.add_argument(
       '--frequencies', default='top16',
-      help="the ones to frame: 'top16', 'low8', 'bot4', 'all' or a search.json (default top16)")
+      help="the ones to frame: 'top16', 'low8', 'bot4', 'all', a search.json or a list of pairs, "
+           "'[(0,0),(1,1)]' (default top16)")
   parser.add_argument(
-      '--size', type=int, default=28,
+      '--size', type=positive_int, default=28,
       help='side of the filters in positions (default 28, that of stage 2 at 224 pixels)')
   parser.add_argument(
       '--out', default='dct_filters.png', metavar='FILE',
@@ -14,9 +17,9 @@ def add_arguments(parser):
 
 
 def run(args):
-  if args.size < 1:
-    raise ValueError(f'--size {args.size} must be positive')
-  draw(args.frequencies, args.out, args.size)
+  text = args.frequencies
+  # A list of pairs comes as text; names and files are no literals.
+  draw(parse_value(text) if text.lstrip().startswith(('[', '(')) else text, args.out, args.size)
   print(f'wrote {args.out}')
   return 0
 

@@ -1,7 +1,8 @@
 """`fcajax plot gate PATH`: how often a trained gate opens each coefficient, as three heat maps."""
+import itertools
 import pathlib
 
-_SUFFIXES = ('.jpg', '.jpeg', '.png')
+from fcajax.cli import positive_int
 
 
 def add_arguments(parser):
@@ -11,7 +12,8 @@ def add_arguments(parser):
       '--images', default=None, metavar='FOLDER',
       help='images to count the gate over, searched recursively (default: the heat map that '
            'training left in the work directory)')
-  parser.add_argument('--batch-size', type=int, default=32, help='images at a time (default 32)')
+  parser.add_argument(
+      '--batch-size', type=positive_int, default=32, help='images at a time (default 32)')
   parser.add_argument(
       '--out', default=None, metavar='FILE',
       help='picture to write; the numbers go to the same name with .json (default: '
@@ -21,9 +23,16 @@ def add_arguments(parser):
 def run(args):
   from fcajax.analysis import gate_heat_map as heat_maps
   path = pathlib.Path(args.path)
+  if not path.exists():
+    raise FileNotFoundError(f"'{path}' does not exist; give a work directory, a .safetensors file "
+                            f'or a {heat_maps.FILE_NAME}')
   folder = path if path.is_dir() else path.parent
   out = pathlib.Path(args.out) if args.out else folder / 'gate_heat_map.png'
   if args.images is None:
+    if path.is_file() and path.suffix != '.json':
+      # A heat map beside a weights file may be another network's.
+      raise ValueError(f"'{path}' holds no heat map; give the images to count its gate over with "
+                       '--images FOLDER')
     source = path if path.suffix == '.json' else folder / heat_maps.FILE_NAME
     if not source.exists():
       raise ValueError(f'there is no {source}; give the images to count over with --images FOLDER')
@@ -37,33 +46,29 @@ def run(args):
   heat_maps.draw(heat_map, out)
   fraction = heat_map['open_fraction']
   print(f'wrote {out}: {sum(fraction):.1f} of {len(fraction)} gates open on average over '
-        f'{heat_map["images"]} images')
+        f'{heat_maps.counted(heat_map)}')
   return 0
 
 
 def _measure(path, folder, batch_size):
   """The heat map of the network at `path` over the images of `folder`."""
-  files = sorted(f for f in pathlib.Path(folder).rglob('*') if f.suffix.lower() in _SUFFIXES)
-  if not files:
-    raise ValueError(f'{folder} holds no {", ".join(_SUFFIXES)} file; name a folder of images')
   from fcajax import preprocess
   from fcajax.analysis import gate_heat_map as heat_maps
+  from fcajax.predict import find_images, read_images
   from fcajax.weights import load_model
+  files = find_images([folder])
   model, variables, metadata = load_model(path)
   preprocessing = preprocess.Preprocessing.from_dict(metadata['preprocessing'])
   transform = preprocess.device_transform(preprocessing, model.dtype or 'float32')
+  images = (image for _, image in read_images(files, preprocessing, [folder]))
   return heat_maps.gate_heat_map(
-      model, variables, _batches(files, preprocessing, batch_size), transform)
+      model, variables, _batches(images, min(batch_size, len(files))), transform)
 
 
-def _batches(files, preprocessing, batch_size):
+def _batches(stream, batch_size):
   """Batches of one size, the last one padded and masked, so that one program serves all."""
   import numpy as np
-
-  from fcajax import preprocess
-  for start in range(0, len(files), batch_size):
-    images = [preprocess.evaluation_transform(preprocess.decode_image(f), preprocessing)
-              for f in files[start:start + batch_size]]
+  while images := list(itertools.islice(stream, batch_size)):
     mask = np.arange(batch_size) < len(images)
     images += [images[-1]] * (batch_size - len(images))
     yield {'image': np.stack(images), 'mask': mask.astype(np.float32)}

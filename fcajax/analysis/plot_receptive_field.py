@@ -5,6 +5,8 @@
 import math
 from typing import Any, NamedTuple
 
+from fcajax.cli import positive_int
+
 # Lines that differ without colour too.
 _STYLES = ('-', '--', '-.', ':')
 _NOISE_IMAGES = 8
@@ -24,7 +26,8 @@ def add_arguments(parser):
   parser.add_argument(
       '--feature', default=None, metavar='STAGE',
       help="the feature map whose centre counts, such as 'stage3' (default: the last)")
-  parser.add_argument('--batch-size', type=int, default=4, help='images at a time (default 4)')
+  parser.add_argument(
+      '--batch-size', type=positive_int, default=4, help='images at a time (default 4)')
   parser.add_argument('--seed', type=int, default=0, help='of random weights and noise (default 0)')
   parser.add_argument(
       '--out', default='receptive_field.png', metavar='FILE',

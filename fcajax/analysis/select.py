@@ -19,6 +19,9 @@ def run(args):
   path = pathlib.Path(args.heat_map)
   if path.is_dir():
     path = path / FILE_NAME
+  if path.suffix != '.json':
+    raise ValueError(f"'{path}' is no heat map, which is a .json file; for the gate of trained "
+                     f'weights first: fcajax plot gate {path} --images FOLDER')
   heat_map = read_json(path)
   subset = select_from_heat_map(heat_map, args.count)
   out = pathlib.Path(args.out) if args.out else path.parent / f'{args.count}D.json'
