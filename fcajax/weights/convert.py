@@ -3,16 +3,17 @@
     fcajax convert fcanet50.pth fcanet50.safetensors --model fca_resnet50
     fcajax convert flowers.pth flowers.safetensors --model resnet18 --class-names flowers.txt
 """
-import ast
 import json
 import pathlib
+
+from fcajax.cli import positive_int
 
 
 def add_arguments(parser):
   parser.add_argument('input', help='.pth or .safetensors with a PyTorch state dict')
   parser.add_argument('output', help='the .safetensors file to write')
   parser.add_argument('--model', required=True, help="a name of 'fcajax list'")
-  parser.add_argument('--num-classes', type=int, default=None,
+  parser.add_argument('--num-classes', type=positive_int, default=None,
                       help='classes of the head (default: read from the checkpoint)')
   parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE',
                       help="a field of the model, such as frequencies='top8'; may be repeated")
@@ -33,11 +34,17 @@ def add_arguments(parser):
 
 
 def run(args):
+  from fcajax.analysis.loading import parse_settings
   from fcajax.weights.safetensors_file import save_safetensors
   if pathlib.Path(args.output).suffix != '.safetensors':
     raise ValueError(f"cannot write '{args.output}'; its name must end in .safetensors")
-  model, variables, overrides = convert(
-      args.input, args.model, args.num_classes, dict(map(_setting, args.set)))
+  folder = pathlib.Path(args.output).parent
+  if not folder.is_dir():
+    raise ValueError(f"cannot write '{args.output}': the folder '{folder}' does not exist; create "
+                     'it first')
+  settings = parse_settings(args.set, classes='--num-classes', model='--model')
+  model, variables, overrides, prefix = convert(
+      args.input, args.model, args.num_classes, settings)
   metadata = {
       'model': {'name': args.model, 'num_classes': model.num_classes, 'overrides': overrides},
       'class_names': read_class_names(args.class_names, model.num_classes),
@@ -45,6 +52,8 @@ def run(args):
   }
   save_safetensors(args.output, variables, metadata)
   count = sum(leaf.size for leaf in _leaves(variables['params']))
+  if prefix:
+    print(f"left out '{prefix}', with which the name of every tensor starts")
   fields = ''.join(f', {key}={value!r}' for key, value in overrides.items())
   print(f'wrote {args.output}: {args.model}, {model.num_classes} classes{fields}, '
         f'{count:,} parameters')
@@ -62,17 +71,23 @@ def convert(path, name, num_classes=None, overrides=None):
       in the attention, its width).
 
   Returns:
-    (model, variables of NumPy arrays, all overrides that the model was built with).
+    (model, variables of NumPy arrays, all overrides that the model was built with, the prefix that
+    was left out of every name). What overrides name by file is written out, as weights must not
+    need the file.
 
   Raises:
     ValueError: no checkpoint, or one that does not fit; every key that does not is listed.
   """
+  from fcajax.analysis.loading import explained
   from fcajax.models.registry import create_model, option_names
   from fcajax.weights.torch_file import read_checkpoint
-  from fcajax.weights.torch_import import clean_state, from_torch, rules_for
-  overrides = dict(overrides or {})
-  plain = create_model(name, **overrides)
-  state = clean_state(read_checkpoint(path))
+  from fcajax.weights.torch_import import clean_state, from_torch, rules_for, shared_prefix, tensors
+  given = dict(overrides or {})
+  with explained(name, given):
+    plain = create_model(name, **given)
+    overrides = portable(given)
+  checkpoint = read_checkpoint(path)
+  state = clean_state(checkpoint)
   rules = rules_for(plain)
   inferred = rules.infer_overrides(state) if hasattr(rules, 'infer_overrides') else {}
   classes = inferred.pop('num_classes', None)
@@ -80,9 +95,27 @@ def convert(path, name, num_classes=None, overrides=None):
   overrides = {**{key: value for key, value in inferred.items() if key in allowed}, **overrides}
   model = create_model(name, num_classes=num_classes or classes or plain.num_classes, **overrides)
   try:
-    return model, from_torch(state, model), overrides
+    with explained(name, given):
+      variables = from_torch(state, model)
   except ValueError as error:
     raise type(error)(f"'{path}' as {name}: {error}") from error
+  return model, variables, overrides, shared_prefix(tensors(checkpoint))
+
+
+def portable(overrides):
+  """`overrides` of a network with subsets and frequencies that are files written out in full."""
+  from fcajax.ops.coefficients import portable_spec
+  from fcajax.ops.dct import GRID, portable_frequencies
+  stored = dict(overrides)
+  if 'frequencies' in stored:
+    stored['frequencies'] = portable_frequencies(
+        stored['frequencies'], stored.get('grid') or GRID)
+  if 'coefficients' in stored:
+    given = stored['coefficients']  # 192 is read as a number from the command line
+    stored['coefficients'] = portable_spec(str(given) if isinstance(given, int) else given)
+  if stored.get('attention_options'):
+    stored['attention_options'] = portable(stored['attention_options'])
+  return stored
 
 
 def read_class_names(path, num_classes):
@@ -106,16 +139,6 @@ def read_class_names(path, num_classes):
   if len(names) != num_classes:
     raise ValueError(f"'{path}' names {len(names)} classes, the network has {num_classes}")
   return names
-
-
-def _setting(text):
-  key, equals, value = text.partition('=')
-  if not equals or not key.isidentifier():
-    raise ValueError(f'--set {text} must be KEY=VALUE, for example --set frequencies=top8')
-  try:
-    return key, ast.literal_eval(value)
-  except (SyntaxError, ValueError):
-    return key, value
 
 
 def _preprocessing(args, model):

@@ -1,7 +1,7 @@
 """A trained model from a safetensors file or a work directory."""
 import pathlib
 
-from fcajax.weights.safetensors_file import check_metadata, load_safetensors
+from fcajax.weights.safetensors_file import COLLECTIONS, check_metadata, load_safetensors
 
 
 def load_model(path, step='best'):
@@ -17,7 +17,8 @@ def load_model(path, step='best'):
 
   Raises:
     FileNotFoundError: nothing is there.
-    ValueError: no weights in it, a damaged file, or a network that this version does not know.
+    ValueError: no weights in it, a damaged file, a network that this version does not know, or
+      weights or class names that are not those of the network described.
   """
   from fcajax.models.registry import create_model
   path = pathlib.Path(path)
@@ -34,4 +35,38 @@ def load_model(path, step='best'):
   description = metadata['model']
   model = create_model(
       description['name'], num_classes=description['num_classes'], **description['overrides'])
+  _check_weights(path, model, variables, metadata)
   return model, variables, metadata
+
+
+def _check_weights(path, model, variables, metadata):
+  """Raises ValueError unless the tree of variables and the class names are those of `model`."""
+  import jax
+  import jax.numpy as jnp
+  from flax import traverse_util
+
+  from fcajax.analysis.loading import input_shape
+  from fcajax.preprocess import Preprocessing
+  description, names = metadata['model'], metadata['class_names'] or ()
+  if len(names) != description['num_classes']:
+    raise ValueError(f"'{path}' names {len(names)} classes for a network of "
+                     f"{description['num_classes']}; write it anew with a name for each")
+  shape = input_shape(model, Preprocessing.from_dict(metadata['preprocessing']).shape)
+
+  def start(key):
+    keys = dict.fromkeys(('params', 'dropout', 'gate'), key)
+    return model.init(keys, jnp.zeros((1, *shape)), train=False)
+  try:
+    expected = jax.eval_shape(start, jax.random.key(0))
+  except ValueError as error:
+    raise ValueError(f"'{path}' at its image size: {error}") from error
+  wanted, found = (
+      {'/'.join(keys): list(leaf.shape) for keys, leaf in traverse_util.flatten_dict(
+          {part: tree[part] for part in COLLECTIONS if part in tree}).items()}
+      for tree in (expected, variables))
+  wrong = [f'{name}: {found.get(name, "nothing")} for {wanted.get(name, "nothing")}'
+           for name in sorted(wanted.keys() | found.keys()) if wanted.get(name) != found.get(name)]
+  if wrong:
+    raise ValueError(
+        f"the weights in '{path}' are not those of {description['name']}, which it names; write it "
+        f"anew with fcajax convert or export. {len(wrong)} differ, such as {'; '.join(wrong[:3])}")

@@ -1,6 +1,7 @@
 """Checkpoint files of PyTorch programs, read without running anything in them."""
 import pathlib
 import pickle
+import re
 import struct
 
 
@@ -45,8 +46,9 @@ def _read_pickle(path):
     if 'Unsupported global' in str(error) or 'Unsupported class' in str(error):
       raise ValueError(
           f"'{path}' holds more than tensors, and loading it would run code from the file. "
-          'Where you trust it: torch.save(torch.load(FILE, weights_only=False).state_dict(), '
-          f'OUT) writes the tensors alone. PyTorch says: {_first_sentences(error)}') from error
+          'In the program that wrote it, save the tensors alone: '
+          f'torch.save(model.state_dict(), OUT). PyTorch says: {_first_sentences(error)}'
+      ) from error
     raise ValueError(_broken(path, error)) from error
   # What PyTorch's reader meets in a file that breaks off, from one version to the next.
   except (RuntimeError, EOFError, LookupError, ValueError, AssertionError, TypeError,
@@ -63,6 +65,9 @@ def _broken(path, error):
 
 
 def _first_sentences(error):
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  wanted = [line for line in lines if 'GLOBAL' in line] or lines[:1]
-  return wanted[0][:200] if wanted else ''
+  # PyTorch goes on to advise weights_only=False, which would run whatever the file says.
+  sentences = [sentence.strip() for line in str(error).splitlines()
+               for sentence in re.split(r'(?<=\.)\s', line)]
+  harmless = [s for s in sentences if s and 'weights_only' not in s]
+  wanted = [s for s in harmless if 'GLOBAL' in s] or harmless[:1]
+  return wanted[0][:200].rstrip('.') if wanted else ''

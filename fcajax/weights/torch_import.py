@@ -14,6 +14,7 @@ PyTorch names to NumPy arrays. The transforms (`conv`, `dense`, `vector`) live i
 `fcajax.weights.rules`, with helpers for names that families share.
 """
 import importlib
+import re
 from collections.abc import Mapping
 
 import jax
@@ -51,7 +52,14 @@ def rules_for(model):
 
 
 def clean_state(checkpoint):
-  """A checkpoint as `torch.load` returns it -> {name without `module.`: NumPy array}.
+  """`tensors` as NumPy arrays, their names without `shared_prefix`."""
+  arrays = tensors(checkpoint)
+  prefix = shared_prefix(arrays)
+  return {k[len(prefix):]: _to_numpy(v) for k, v in arrays.items()}
+
+
+def tensors(checkpoint):
+  """The state dict in a checkpoint as `torch.load` returns it.
 
   Looks inside wrappers (`state_dict`, `model`, ...) and leaves out what is no array.
 
@@ -70,10 +78,24 @@ def clean_state(checkpoint):
             f'a dict with the keys {sorted(map(str, checkpoint))[:8]}')
     raise ValueError(f'the checkpoint is no state dict: it holds {what}, not tensors by name; '
                      'save model.state_dict() instead')
-  prefix = 'module.'
-  if all(k.startswith(prefix) for k in arrays):
-    arrays = {k[len(prefix):]: v for k, v in arrays.items()}
-  return {k: _to_numpy(v) for k, v in arrays.items()}
+  return arrays
+
+
+def shared_prefix(names):
+  """What wrappers put before every one of `names`: 'module.', 'model._orig_mod.', ... or ''.
+
+  DataParallel adds `module.`, torch.compile `_orig_mod.` and a Lightning module mostly `model.`.
+  """
+  prefix = ''
+  while True:
+    rest = [name[len(prefix):] for name in names]
+    for wrapper in ('module.', '_orig_mod.', 'model.'):
+      # The published DCT ResNets have their stages in `model.0`, `model.1`, ...
+      if all(re.match(re.escape(wrapper) + r'\D', name) for name in rest):
+        prefix += wrapper
+        break
+    else:
+      return prefix
 
 
 def _is_array(value):
@@ -94,7 +116,8 @@ def from_torch(state_dict, model, input_shape=None):
 
   Args:
     state_dict: what `model.state_dict()` or `torch.load` gives: tensors or NumPy arrays by
-      PyTorch name, possibly inside a wrapper (`state_dict`, `model`) or prefixed `module.`.
+      PyTorch name, possibly inside a wrapper (`state_dict`, `model`) or all prefixed `module.`,
+      `_orig_mod.` or `model.`.
     model: a network of `create_model`.
     input_shape: `[N, H, W, C]` of an input, or the pair of a layer that takes (local, global),
       one of which may be None; None takes what the family's rules say.
