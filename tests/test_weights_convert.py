@@ -118,3 +118,19 @@ def test_weights_of_another_network_are_refused(small, tmp_path, change, message
   save_safetensors(path, from_torch(state, model), metadata)
   with pytest.raises(ValueError, match=message):
     load_model(path)
+
+
+def test_the_preprocessing_says_what_the_network_reads(tmp_path):
+  options = {'stem': 'none', 'stage_sizes': (1,), 'width': 8}
+  model = fcajax.create_model(SMALL, 2, **options)
+  variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 2, 2, 6), np.float32))
+  metadata = {'model': {'name': SMALL, 'num_classes': 2, 'overrides': options},
+              'class_names': ['a', 'b'],
+              'preprocessing': {'image_size': 16, 'representation': 'dct', 'coefficients': '6S'}}
+  path = tmp_path / 'w.safetensors'
+  save_safetensors(path, jax.device_get(variables), metadata)
+  load_model(path)
+  metadata['preprocessing'] = {'image_size': 16}
+  save_safetensors(path, jax.device_get(variables), metadata)
+  with pytest.raises(ValueError, match=r'stage1/block0/conv1/kernel: \[3, 3, 6, 8\] for '):
+    load_model(path)

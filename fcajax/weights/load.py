@@ -42,22 +42,22 @@ def load_model(path, step='best'):
 def _check_weights(path, model, variables, metadata):
   """Raises ValueError unless the tree of variables and the class names are those of `model`."""
   import jax
-  import jax.numpy as jnp
   from flax import traverse_util
 
-  from fcajax.analysis.loading import input_shape
-  from fcajax.preprocess import Preprocessing
+  from fcajax.preprocess import Preprocessing, device_transform
   description, names = metadata['model'], metadata['class_names'] or ()
   if len(names) != description['num_classes']:
     raise ValueError(f"'{path}' names {len(names)} classes for a network of "
                      f"{description['num_classes']}; write it anew with a name for each")
-  shape = input_shape(model, Preprocessing.from_dict(metadata['preprocessing']).shape)
+  preprocessing = Preprocessing.from_dict(metadata['preprocessing'])
+  to_input = device_transform(preprocessing, 'float32')
 
-  def start(key):
+  def start(key, images):
     keys = dict.fromkeys(('params', 'dropout', 'gate'), key)
-    return model.init(keys, jnp.zeros((1, *shape)), train=False)
+    return model.init(keys, to_input(images), train=False)
   try:
-    expected = jax.eval_shape(start, jax.random.key(0))
+    expected = jax.eval_shape(
+        start, jax.random.key(0), jax.ShapeDtypeStruct((1, *preprocessing.shape, 3), 'uint8'))
   except ValueError as error:
     raise ValueError(f"'{path}' at its image size: {error}") from error
   wanted, found = (
