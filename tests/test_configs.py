@@ -115,6 +115,10 @@ def test_frequencies_of_a_search_are_stored_with_the_network(tmp_path):
   assert described['overrides'] == {'frequencies': ((0, 1), (2, 0))}
   config.model.frequencies = f'{search}:top1'
   assert build.model_overrides(config) == {'frequencies': ((2, 0),)}
+  config.model.attention_options = {'frequencies': str(search)}
+  config.model.frequencies = None
+  assert build.model_overrides(config) == {'attention_options': {'frequencies': ((0, 1), (2, 0))}}
+  config.model.attention_options = None
   config.model.frequencies = 'top8'
   assert build.model_overrides(config) == {'frequencies': 'top8'}
 

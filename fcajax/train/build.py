@@ -7,7 +7,6 @@ import flax
 import jax
 import numpy as np
 
-from fcajax.ops.dct import GRID, portable_frequencies
 from fcajax.train import checkpoint, optimizer, parallel
 from fcajax.train.errors import UserError
 
@@ -37,11 +36,10 @@ def model_overrides(config):
     UserError: `config.model.coefficients` names another subset than `config.data.coefficients`.
   """
   from fcajax.models.registry import create_model as create
+  from fcajax.weights.convert import portable
   values = config.model.to_dict()
   overrides = {key: value for key, value in values.items() if key != 'name' and value is not None}
-  if 'frequencies' in overrides:
-    overrides['frequencies'] = portable_frequencies(
-        overrides['frequencies'], overrides.get('grid', GRID))
+  overrides = portable(overrides)
   given = overrides.pop('coefficients', None)
   if config.data.representation == 'dct' and hasattr(
       create(config.model.name, **overrides), 'coefficients'):
