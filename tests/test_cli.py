@@ -147,7 +147,7 @@ def test_export_refuses_other_names(weights_file, tmp_path, capsys):
 def test_plot_curves_draws_runs_and_refuses_other_folders(tmp_path, capsys):
   for name in ('a', 'b'):
     (tmp_path / name).mkdir()
-    rows = [{'epoch': e, 'split': s, 'loss': 2.0 - e, 'accuracy': e / 2}
+    rows = [{'step': int(2 * e), 'epoch': e, 'split': s, 'loss': 2.0 - e, 'accuracy': e / 2}
             for e in (0.5, 1.0) for s in ('train', 'evaluation')]
     (tmp_path / name / 'metrics.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
   runs, out = [str(tmp_path / 'a'), str(tmp_path / 'b')], tmp_path / 'curves.png'

@@ -76,7 +76,7 @@ def test_sizes_and_fields(capsys):
                                          'width=16'),
     (['resnet20', '--set', 'activation=Dense'], "default activation='relu'"),
     (['resnet20', '--set', 'norm=foo'], 'default norm=None'),
-    (['resnet20', '--set', 'stage_strides=2'], 'default stage_strides=(1, 2, 2, 2)'),
+    (['resnet20', '--set', 'stage_strides=2'], 'stage_strides=2 needs one entry for each'),
     (['fca_resnet20', '--set', 'reduction=a'], 'default reduction=16'),
     (['fca_resnet20', '--set', 'dct_size=7.0'], 'default dct_size=None'),
     (['ffc_resnet20', '--set', 'ratio=half'], 'default ratio=0.5'),
