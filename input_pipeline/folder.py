@@ -62,23 +62,16 @@ def _directories(path):
 def _images(path):
   """Files below `path` that are named like images, relative to it, sorted.
 
-  Links to folders are followed, but not to where the walk is or has been.
+  Links to folders are followed, but not to what holds `path`, and no folder is read twice.
   """
-  found, here, linked = [], os.path.realpath(path), set()
-
-  def is_new(folder):
-    if not os.path.islink(folder):
-      return True
-    target = os.path.realpath(folder)
-    above = os.path.commonpath([here, target])
-    if above in (here, target) or target in linked:
-      return False
-    linked.add(target)
-    return True
-
+  found, here, seen = [], os.path.realpath(path), set()
   for directory, folders, files in os.walk(path, followlinks=True):
-    folders[:] = sorted(name for name in folders if not name.startswith('.')
-                        and is_new(os.path.join(directory, name)))
+    target = os.path.realpath(directory)
+    if target in seen or (target != here and os.path.commonpath([here, target]) == target):
+      folders.clear()
+      continue
+    seen.add(target)
+    folders[:] = sorted(name for name in folders if not name.startswith('.'))
     relative = pathlib.PurePath(directory).relative_to(path)
     found += [(relative / name).as_posix() for name in files
               if name.lower().endswith(SUFFIXES) and not name.startswith('.')]
@@ -149,6 +142,9 @@ def load_splits(settings, seed):
     raise ValueError(f"no class folders in '{root}'; {_LAYOUT}")
   train_root = _find_split(root, directories, settings.train_split, 'train_split')
   evaluation_root = _find_split(root, directories, settings.eval_split, 'eval_split')
+  others = [name for name in directories if root / name not in (train_root, evaluation_root)]
+  if train_root is not None and others and not _directories(train_root):
+    train_root = None  # a class, beside buses and cars
   if train_root is None:
     if evaluation_root is not None and _directories(evaluation_root):
       raise ValueError(f"'{root}' has {evaluation_root.name}/ but no {settings.train_split}/; "
@@ -181,4 +177,5 @@ def load_splits(settings, seed):
                      'have the same class folders')
   evaluation_paths, evaluation_labels = _scan(evaluation_root, classes)
   return Splits(FolderSource(scanned, paths, labels),
-                FolderSource(evaluation_root, evaluation_paths, evaluation_labels), classes)
+                FolderSource(evaluation_root, evaluation_paths, evaluation_labels), classes,
+                train_folder=str(scanned))

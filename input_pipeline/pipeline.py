@@ -16,6 +16,7 @@ class Pipeline:
     class_names: list of str, in the order of the labels.
     preprocessing: the `fcajax.preprocess.Preprocessing` of a model trained on this.
     note: what the user should know about the splits; '' for nothing.
+    train_folder: of an image folder whose evaluation images have a folder of their own; else ''.
     device_augment: None, or a pure `augment(key, images)` that the training step calls first on
       `batch['image']`: uint8 `[N, H, W, 3]` to uint8 `[N, h, w, 3]`.
   """
@@ -29,7 +30,7 @@ class Pipeline:
     self.preprocessing = preprocessing
     self.class_names = list(splits.class_names)
     self.num_classes = len(self.class_names)
-    self.note = splits.note
+    self.note, self.train_folder = splits.note, splits.train_folder
     self.device_augment = None
     self._wire = wire.choose(settings, preprocessing)
     self._in_memory = memory.is_wanted(splits, settings, preprocessing)

@@ -51,12 +51,15 @@ class Splits:
       `name(index)` and `image_shape` (None where images differ in size).
     class_names: in the order of the labels.
     mirror: False where a mirrored image would be of another class.
+    train_folder: where the training images lie, if the evaluation images have a folder of their
+      own; else ''.
     note: what the user should know about how the splits came about; '' for nothing.
   """
   train: object
   evaluation: object
   class_names: list[str]
   mirror: bool = True
+  train_folder: str = ''
   note: str = ''
 
 

@@ -95,6 +95,21 @@ def test_classes_may_be_named_like_splits(tmp_path):
   assert create(folder_config(tmp_path)).class_names == ['control', 'test']
 
 
+def test_a_class_may_be_called_train(tmp_path):
+  for name in ('bus', 'car', 'train'):
+    for i in range(2):
+      write_image(tmp_path / name / f'{i}.jpg', i)
+  assert create(folder_config(tmp_path)).class_names == ['bus', 'car', 'train']
+
+
+def test_the_training_folder_is_named_where_evaluation_has_its_own(tmp_path, folder):
+  """A frequency search refuses to be scored on such a folder."""
+  assert create(folder_config(folder)).train_folder == str(folder / 'train')
+  root = make_folder(tmp_path, 2, 1, ('Train', 'Test'))
+  assert create(folder_config(root)).train_folder == str(root / 'Train')
+  assert create(folder_config(root / 'Train')).train_folder == ''
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
   root = make_folder(tmp_path / 'images', 4, 2)
   (root / 'train' / 'ant' / 'itself').symlink_to('.')
@@ -103,6 +118,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
   (tmp_path / 'elsewhere' / 'back').symlink_to(root / 'train' / 'ant')
   (root / 'train' / 'bee' / 'more').symlink_to(tmp_path / 'elsewhere')
   (root / 'train' / 'bee' / 'again').symlink_to(tmp_path / 'elsewhere')
+  (root / 'train' / 'cat' / '.hidden').mkdir()
+  write_image(root / 'train' / 'cat' / '.hidden' / '0.jpg', 8)
+  (root / 'train' / 'cat' / 'shown').symlink_to('.hidden')
+  (tmp_path / 'store' / 'part').mkdir(parents=True)
+  write_image(tmp_path / 'store' / 'part' / '0.jpg', 9)
+  (root / 'train' / 'cat' / 'store').symlink_to(tmp_path / 'store')
+  (root / 'train' / 'cat' / 'part').symlink_to(tmp_path / 'store' / 'part')
   pipeline = create(folder_config(root))
   # Of elsewhere: its own image, and the four of ant that it links to.
-  assert pipeline.num_train == 12 + 1 + 4
+  assert pipeline.num_train == (12 + 1 + 4) + 1 + 1

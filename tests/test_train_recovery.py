@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -50,12 +51,26 @@ def evaluations(directory):
   return [(row['step'], row['accuracy']) for row in rows if row['split'] == 'evaluation']
 
 
-class Broken(tiny.TinyPipeline):
-  """Its evaluation or its training images cannot be read."""
+class FailingIterator(tiny.TinyIterator):
+  """Fails at the batch of the class's `at`."""
 
-  def __init__(self, part, after=0):
+  def __next__(self):
+    if self.get_state()['position'] >= self.at:
+      self.fail()
+    return super().__next__()
+
+  def fail(self):
+    raise CorruptDataError('64 images in a row')
+
+
+class Broken(tiny.TinyPipeline):
+  """Its training images from a batch on, or its evaluation images, cannot be read."""
+
+  def __init__(self, training_from=None):
     super().__init__()
-    self._part, self._after = part, after
+    self._breaks_evaluation = training_from is None
+    if training_from is not None:
+      self.iterator_class = type('Iterator', (FailingIterator,), {'at': training_from})
     self.seen = []
 
   def corrupt_files(self):
@@ -63,34 +78,16 @@ class Broken(tiny.TinyPipeline):
 
   def evaluation_batches(self):
     for i, batch in enumerate(super().evaluation_batches()):
-      if self._part == 'evaluation' and i == 1:
+      if self._breaks_evaluation and i == 1:
         self.seen.append('bad.jpg')
         raise CorruptDataError('40 of 40 images')
       yield batch
 
-  def train_iterator(self):
-    iterator = super().train_iterator()
-    if self._part == 'train':
-      following = iterator.__next__
 
-      class Failing:
-        get_state, set_state, close = iterator.get_state, iterator.set_state, iterator.close
-
-        def __iter__(self):
-          return self
-
-        def __next__(_):
-          if iterator.get_state()['position'] >= self._after:
-            raise CorruptDataError('64 images in a row')
-          return following()
-      return Failing()
-    return iterator
-
-
-@pytest.mark.parametrize('part, after, saved', [('evaluation', 0, 3), ('train', 5, 5)])
-def test_data_that_fails_costs_no_step(tmp_path, finished, part, after, saved):
+@pytest.mark.parametrize('training_from, saved', [(None, 3), (5, 5)])
+def test_data_that_fails_costs_no_step(tmp_path, finished, training_from, saved):
   stream = io.StringIO()
-  data = Broken(part, after)
+  data = Broken(training_from)
   with pytest.raises(CorruptDataError):
     run(tmp_path, data=data, stream=stream)
   assert f'a checkpoint of step {saved} is saved' in stream.getvalue()
@@ -130,19 +127,51 @@ def test_a_stop_during_an_evaluation_leaves_it_for_later(tmp_path, finished, at)
 
 def test_a_run_that_is_past_its_end_and_was_never_evaluated(tmp_path):
   changes = {'checkpoint.every_steps': 2, 'eval_every_epochs': 100.}
-  data = Broken('train', 5)
+  data = Broken(5)
   with pytest.raises(CorruptDataError):
     run(tmp_path, data=data, **changes)
   summary, _ = run(tmp_path, num_steps=4, resume_with_changes=True, **changes)
   assert summary['finished'] and summary['best']['step'] == 5
 
 
-def test_other_classes_are_refused_on_resuming(copy):
+@pytest.mark.parametrize('metadata', ['there', 'missing'])
+def test_other_classes_are_refused_on_resuming(copy, metadata):
   data = tiny.TinyPipeline()
+  if metadata == 'missing':
+    (copy / 'metadata.json').unlink()
   data.class_names = ['class 0', 'class 2', 'class 1']
   with pytest.raises(UserError, match=r'trained on 3 classes \(class 1, class 2 from number 1 on'):
     run(copy, data=data, num_steps=7, resume_with_changes=True)
+  run(copy)
+  run(copy, num_steps=7, resume_with_changes=True)
   assert checkpoint.read_metadata(copy)['class_names'] == ['class 0', 'class 1', 'class 2']
+
+
+def test_workers_that_a_signal_ends_with_the_run_are_no_error(tmp_path):
+  class Killed(FailingIterator):
+    """SIGTERM to the whole group: the loader's processes go first."""
+    at = 3
+
+    def fail(self):
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(0.5)
+      raise RuntimeError('a worker process was terminated')
+
+  data = tiny.TinyPipeline()
+  data.iterator_class = Killed
+  summary, out = run(tmp_path, data=data, eval_every_epochs=100.)
+  assert summary['stopped_by'] == signal.SIGTERM and 'an error' not in out
+  assert f'stopped by SIGTERM after step {steps(tmp_path)[-1]}/6; a checkpoint is saved' in out
+  assert run(tmp_path, eval_every_epochs=100.)[0]['finished']
+
+
+def test_only_this_very_run_is_finished(copy):
+  with pytest.raises(UserError, match='seed: 0 there, 5 now'):
+    run(copy, seed=5)
+  shutil.rmtree(copy / 'checkpoints')
+  assert workdir.finished_summary(copy, workdir.plain(tiny.make_config())) == {}
+  summary, out = run(copy, seed=5, num_steps=4)
+  assert 'is finished' not in out and summary['steps'] == 4
 
 
 def test_a_damaged_checkpoint_names_the_way_back(copy):
@@ -167,6 +196,7 @@ def test_a_damaged_summary_is_made_again(copy, finished, content):
   (copy / 'summary.json').write_bytes(content.encode('latin-1'))
   summary, _ = run(copy)
   assert summary['finished'] and summary['best'] == finished[1]['best']
+  assert evaluations(copy) == evaluations(finished[0])
 
 
 def test_damaged_figures_keep_the_other_rows(copy):
@@ -211,11 +241,17 @@ def test_two_runs_do_not_share_a_directory(tmp_path):
       stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
   try:
     assert holder.stdout.readline() == 'held\n'
-    with pytest.raises(UserError, match='another process trains in'):
+    with pytest.raises(UserError, match='another run is going on in'):
       run(tmp_path)
   finally:
     holder.communicate('')
-  assert run(tmp_path)[0]['finished']
+  with workdir.lock(tmp_path):
+    child = subprocess.Popen(['sleep', '60'], close_fds=False)
+  try:
+    assert run(tmp_path)[0]['finished']
+  finally:
+    child.kill()
+    child.wait()
 
 
 @pytest.mark.parametrize('freeze, message', [

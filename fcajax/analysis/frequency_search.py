@@ -121,6 +121,12 @@ def run(config, directory, data, *, stream=None):
   started = time.perf_counter()
   settings = SearchSettings.from_config(config.search)
   search = _Search(config, settings, pathlib.Path(directory), data, stream)
+  with workdir.lock(directory):
+    return _run(search, started)
+
+
+def _run(search, started):
+  settings = search.settings
   base = settings.base or search.train_base()
   if not isinstance(base, str | pathlib.Path):
     return base

@@ -1,5 +1,4 @@
 """What has to hold before a frequency search starts: splits, sizes, channels."""
-import pathlib
 import re
 
 import jax
@@ -78,12 +77,10 @@ def check_splits(config, data):
     if _overlap(train, held):
       raise UserError(f'data.eval_split={settings.eval_split!r} overlaps '
                       f'data.train_split={settings.train_split!r}; {advice}')
-  elif settings.source == 'folder':
-    inside = pathlib.Path(settings.root) / settings.train_split
-    if inside.is_dir():
-      raise UserError(f"data.root='{settings.root}' has a test folder of its own, on which a "
-                      f"search must not be scored; set data.root='{inside}', of which "
-                      'data.validation_fraction is then held out')
+  elif getattr(data, 'train_folder', ''):
+    raise UserError(f"data.root='{settings.root}' has a test folder of its own, on which a "
+                    f"search must not be scored; set data.root='{data.train_folder}', of which "
+                    'data.validation_fraction is then held out')
   if data.num_train < config.batch_size:
     raise UserError(f'config.batch_size={config.batch_size} is more than the {data.num_train} '
                     'training images; use a smaller batch, or more data')

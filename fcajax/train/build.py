@@ -77,7 +77,7 @@ def check_config(config):
       (_FRACTIONS, 'at least 0 and below 1', lambda value: 0 <= value < 1)):
     for key in keys:
       value = _value(config, key)
-      if not (math.isfinite(value) and test(value)):
+      if not (isinstance(value, int | float) and math.isfinite(value) and test(value)):
         raise UserError(f'config.{key}={value} must be {allowed}')
   if not config.num_steps and not config.num_epochs:
     raise UserError('set config.num_epochs or config.num_steps above 0')
@@ -201,7 +201,8 @@ def frozen_parameters(params, freeze):
   """
   mask = optimizer.frozen_mask(params, freeze)
   sizes = jax.tree.map(lambda leaf, frozen: (leaf.size, leaf.size * frozen), params, mask)
-  total, frozen = map(sum, zip(*jax.tree.leaves(sizes, is_leaf=lambda x: isinstance(x, tuple))))
+  pairs = jax.tree.leaves(sizes, is_leaf=lambda x: isinstance(x, tuple))
+  total, frozen = sum(size for size, _ in pairs), sum(frozen for _, frozen in pairs)
   if freeze and frozen in (0, total):
     names = list(flax.traverse_util.flatten_dict(params, sep='/'))
     parts = {part for name in names for part in name.split('/')}

@@ -77,6 +77,12 @@ class Checkpoints:
     """The step of the newest checkpoint, or None."""
     return self._manager.latest_step()
 
+  def class_names(self, step):
+    """The class names that the checkpoint of this step was trained on."""
+    with _naming_damage(self._manager, step):
+      return self._manager.restore(step, args=ocp.args.Composite(
+          metadata=ocp.args.JsonRestore())).metadata['class_names']
+
   def save(self, step, state, *, iterator, run, metadata, metrics=None):
     """Starts to write a checkpoint; does nothing where this step is written already.
 
@@ -108,6 +114,9 @@ class Checkpoints:
     if jax.process_index() == 0:
       write_json(pathlib.Path(self._manager.directory) / str(step) / 'metrics' / 'metrics',
                  {k: float(v) for k, v in metrics.items()})
+    if jax.process_count() > 1:
+      from jax.experimental import multihost_utils
+      multihost_utils.sync_global_devices('metrics of an evaluation')
     self._manager.reload()
 
   def wait(self):

@@ -106,17 +106,18 @@ class _Run:
     # On every process, so that none waits for one that refused.
     changes = workdir.check_owner(
         directory, workdir.plain(config), allow_changes=resume_with_changes)
-    self.finished_summary = self._finished(changes)
+    self.finished_summary = self._finished()
     if self.finished_summary is not None:
       return
     if changes:
       self.progress.line('the config has changed since this run began:\n' + '\n'.join(changes))
     self._build(model)
 
-  def _finished(self, changes):
-    summary = workdir.read_summary(self.directory) if self.first else {}
+  def _finished(self):
+    config = workdir.plain(self.config)
     # The first process writes in the directory, so it decides for all.
-    if not parallel.same_everywhere(bool(summary.get('finished') and not changes)):
+    if not parallel.same_everywhere(
+        bool(self.first and workdir.finished_summary(self.directory, config))):
       return None
     summary = workdir.read_summary(self.directory)
     self.progress.line(report.finished(self.directory, summary))
@@ -152,7 +153,8 @@ class _Run:
     self.figures = {'best': None, 'evaluated': None, 'corrupt': []}
     latest = checkpoints.latest_step()
     if latest is not None:
-      workdir.check_classes(self.directory, self.metadata['class_names'])
+      workdir.check_classes(
+          self.directory, checkpoints.class_names(latest), self.metadata['class_names'])
       values, position, earlier = checkpoints.restore(latest, self.engine.state_shapes)
       self.figures |= earlier
       iterator.set_state(json.loads(position))
@@ -177,13 +179,16 @@ class _Run:
 
   def train(self, stack):
     config, started = self.config, time.perf_counter()
-    if self.first:
-      stack.enter_context(workdir.lock(self.directory))
+    stack.enter_context(workdir.lock(self.directory))
     checkpoints = stack.enter_context(checkpoint.Checkpoints(
         self.directory, keep=config.checkpoint.keep, keep_best=config.checkpoint.keep_best))
     self.checkpoints = checkpoints
     iterator = stack.enter_context(contextlib.closing(self.data.train_iterator()))
     current, step = self._restore_or_initialize(checkpoints, iterator)
+    final = step >= self.total_steps
+    # What was left when the run stopped here.
+    owed = final or (
+        step > 0 and _due(step, self.eval_every) and self.figures['evaluated'] != step)
     if self.first:
       size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.engine.state_shapes))
       workdir.check_space(self.directory, size, 2)
@@ -192,23 +197,19 @@ class _Run:
       workdir.write_json(
           self.directory / workdir.SUMMARY_FILE, {'finished': False, 'step': step})
       self.writer = stack.enter_context(
-          contextlib.closing(writers.MetricWriter(self.directory, step)))
+          contextlib.closing(writers.MetricWriter(self.directory, step, owed)))
     self.progress.line(self._introduction())
 
-    evaluated = None
-    stop = stack.enter_context(StopRequest())
-    final = step >= self.total_steps
-    if final or (step and _due(step, self.eval_every) and self.figures['evaluated'] != step):
-      # What was left when the run stopped here.
+    evaluated, stop = None, stack.enter_context(StopRequest())
+    if owed:
       evaluated = self._evaluate(current, step, stop)
       if evaluated is not None and self._is_best(evaluated, step) and step:
         checkpoints.add_metrics(step, evaluated)
     if not final and (stop.signum is None or jax.process_count() > 1):
       current, step, evaluated = self._steps(stack, stop, current, step, iterator)
     if step < self.total_steps or evaluated is None:
-      self.progress.line(
-          f'stopped by {stop.name} after step {step}/{self.total_steps}; a checkpoint is '
-          'saved, and the same command goes on from it')
+      self.progress.line(report.stopped(
+          stop.name, step, self.total_steps, saved=checkpoints.latest_step() is not None))
       summary = self._summary(step, evaluated, started) | {'finished': False}
       self._write_summary(summary)
       return summary | {'stopped_by': stop.signum}
@@ -223,8 +224,13 @@ class _Run:
     first, evaluated, position = True, None, None
     running = collections.deque()
     while step < self.total_steps:
-      with self._saving_on_error(step, current, position, totals):
+      try:
         batch, position = batches.get(running[-1] if running else None)
+      except Exception:
+        self._rescue(stop, step, current, position, totals)
+        if stop.signum is None:
+          raise
+        break  # whoever asked to stop has ended the loader's processes as well
       current, totals, done = self.engine.train(current, totals, batch)
       running.append(done)
       if len(running) > _STEPS_AHEAD:
@@ -239,8 +245,13 @@ class _Run:
         self._write_training(step, totals, batches, first)
       evaluated = None
       if evaluation_due:
-        with self._saving_on_error(step, current, position):
+        try:
           evaluated = self._evaluate(current, step, stop)
+        except Exception:
+          self._rescue(stop, step, current, position)
+          if stop.signum is None:
+            raise
+          break
       best = evaluated is not None and self._is_best(evaluated, step)
       stopping = stop.agreed(written)
       if final or best or stopping or _due(step, self.save_every):
@@ -257,21 +268,17 @@ class _Run:
     self.checkpoints.wait()
     return current, step, evaluated
 
-  @contextlib.contextmanager
-  def _saving_on_error(self, step, current, position, totals=None):
-    """Saves the state before an error of the data goes on, unless its figures are not finite."""
-    try:
-      yield
-    except Exception:
-      # Several processes save together, and the error may be one's alone.
-      alone, finite = jax.process_count() == 1, totals is None or (
-          self.engine.fetch(totals)['not_finite'] is None)
-      if position is not None and alone and finite:
-        self._save(step, current, position, None)
-        self.checkpoints.wait()
-        self.progress.line(f'the data failed; a checkpoint of step {step} is saved, and the same '
-                           'command goes on from it')
-      raise
+  def _rescue(self, stop, step, current, position, totals=None):
+    """Saves the state before an error ends the run, unless its figures are not finite."""
+    # Several processes save together, and the error may be one's alone.
+    if position is None or jax.process_count() > 1 or (
+        totals is not None and self.engine.fetch(totals)['not_finite'] is not None):
+      return
+    self._save(step, current, position, None)
+    self.checkpoints.wait()
+    if stop.signum is None:
+      self.progress.line(f'an error ends the run; a checkpoint of step {step} is saved, and the '
+                         'same command goes on from it')
 
   def _write_training(self, step, totals, batches, first):
     values = self.engine.fetch(totals)
@@ -346,7 +353,7 @@ class _Run:
   def _save(self, step, current, position, evaluated):
     self.figures['corrupt'] = self._corrupt_files()
     self.checkpoints.save(
-        step, self.strategy.state_to_save(current), iterator=position, run=self.figures,
+        step, self.strategy.state_to_save(current), iterator=position, run=dict(self.figures),
         metadata=self.metadata, metrics=evaluated)
 
   def _corrupt_files(self):

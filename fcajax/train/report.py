@@ -10,6 +10,13 @@ def finished(directory, summary):
           f'{summary["accuracy"]:.2%}; nothing to do')
 
 
+def stopped(name, step, total_steps, *, saved):
+  """What a run says that a signal ended."""
+  return f'stopped by {name} after step {step}/{total_steps}; ' + (
+      'a checkpoint is saved, and the same command goes on from it' if saved
+      else 'nothing was trained that could be saved')
+
+
 def introduction(metadata, data, config, strategy, *, parameters, frozen, total_steps,
                  steps_per_epoch, directory):
   """Three lines: what is trained, for how long and on what, and where the results go."""

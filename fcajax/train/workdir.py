@@ -9,6 +9,7 @@ import shutil
 
 import jax
 
+from fcajax.train import parallel
 from fcajax.train.errors import UserError
 
 CONFIG_FILE = 'config.json'
@@ -109,6 +110,12 @@ def _same(left, right):
   return left == right or (both and math.isnan(left) and math.isnan(right))
 
 
+def has_checkpoint(workdir):
+  """Whether the directory holds a finished checkpoint."""
+  # While it is written, a checkpoint's folder has a longer name.
+  return any(path.name.isdigit() for path in (pathlib.Path(workdir) / 'checkpoints').glob('*'))
+
+
 def check_owner(workdir, config, *, allow_changes=False, ignore=()):
   """Compares the config with that of the run whose checkpoints the directory holds.
 
@@ -126,8 +133,7 @@ def check_owner(workdir, config, *, allow_changes=False, ignore=()):
   Raises:
     UserError: there are any, and `allow_changes` is False.
   """
-  # While it is written, a checkpoint's folder has a longer name.
-  if not any(path.name.isdigit() for path in (pathlib.Path(workdir) / 'checkpoints').glob('*')):
+  if not has_checkpoint(workdir):
     return []
   if (pathlib.Path(workdir) / CONFIG_FILE).is_file():
     changes = config_changes(workdir, config)
@@ -142,17 +148,17 @@ def check_owner(workdir, config, *, allow_changes=False, ignore=()):
   return changes
 
 
-def check_classes(workdir, class_names):
+def check_classes(workdir, trained, class_names):
   """Compares the classes with those that the run in the directory was trained on.
+
+  Args:
+    workdir: the work directory.
+    trained: class names of its newest checkpoint.
+    class_names: of the data.
 
   Raises:
     UserError: other classes, or in another order: the same outputs would mean something else.
   """
-  path = pathlib.Path(workdir) / METADATA_FILE
-  try:
-    trained = json.loads(path.read_text())['class_names']
-  except (OSError, ValueError, KeyError, TypeError):
-    return  # written anew; checkpoints hold a copy
   if trained != list(class_names):
     at = next((i for i, (old, new) in enumerate(zip(trained, class_names)) if old != new),
               min(len(trained), len(class_names)))
@@ -177,8 +183,16 @@ def read_summary(workdir):
   except ValueError:
     # It follows from the checkpoints, so the run makes it again.
     return {}
-  complete = isinstance(summary, dict) and {'finished', 'steps', 'accuracy'} <= summary.keys()
+  complete = isinstance(summary, dict) and all(
+      isinstance(summary.get(key), int | float) for key in ('finished', 'steps', 'accuracy'))
   return summary if complete else {}
+
+
+def finished_summary(workdir, config):
+  """The summary, where the directory holds a run of this very config that is finished; else {}."""
+  summary = read_summary(workdir)
+  same = (pathlib.Path(workdir) / CONFIG_FILE).is_file() and not config_changes(workdir, config)
+  return summary if summary.get('finished') and same and has_checkpoint(workdir) else {}
 
 
 def open_early(workdir, config, *, allow_changes=False):
@@ -199,10 +213,8 @@ def open_early(workdir, config, *, allow_changes=False):
     prepare(workdir)
   # A batch that is larger than the data set shrinks once the data is known.
   check_owner(workdir, config, allow_changes=allow_changes, ignore=('batch_size',))
-  summary = read_summary(workdir)
-  finished = summary.get('finished') and not check_owner(workdir, config, allow_changes=True)
   # Several processes decide together, in `loop.train`.
-  return summary if finished and jax.process_count() == 1 else None
+  return (finished_summary(workdir, config) or None) if jax.process_count() == 1 else None
 
 
 @contextlib.contextmanager
@@ -210,8 +222,22 @@ def lock(workdir):
   """Keeps a second run out of the work directory, where the system and its disk know locks.
 
   Raises:
-    UserError: another process trains there.
+    UserError: another run is going on there; on every process of this one.
   """
+  with contextlib.ExitStack() as stack:
+    refused = None
+    if jax.process_index() == 0:
+      try:
+        stack.enter_context(_lock(workdir))
+      except UserError as error:
+        refused = error
+    if parallel.same_everywhere(refused is not None):
+      raise refused or UserError(f'another run is going on in {workdir}')
+    yield
+
+
+@contextlib.contextmanager
+def _lock(workdir):
   if os.name != 'posix':
     yield
     return
@@ -222,9 +248,14 @@ def lock(workdir):
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       if error.errno in (errno.EAGAIN, errno.EACCES):
-        raise UserError(f'another process trains in {workdir} at this moment; wait for it, or '
+        raise UserError(f'another run is going on in {workdir} at this moment; wait for it, or '
                         'choose another --workdir') from None
       # Some network file systems have no locks; then this one is left out.
-    yield
+    try:
+      yield
+    finally:
+      # A child process may still hold the descriptor, and with it the lock.
+      with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
   finally:
     os.close(descriptor)

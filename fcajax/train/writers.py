@@ -27,7 +27,8 @@ def read_rows(workdir):
         row = json.loads(line)
       except ValueError:
         continue
-      if isinstance(row, dict) and {'step', 'epoch', 'split'} <= row.keys():
+      if isinstance(row, dict) and isinstance(row.get('step'), int) and (
+          isinstance(row.get('epoch'), int | float) and 'split' in row):
         rows.append(row)
   return rows
 
@@ -41,11 +42,13 @@ class MetricWriter:
   Args:
     workdir: the work directory.
     step: where the run starts.
+    evaluated_anew: whether it starts with an evaluation, in place of an earlier one of this step.
   """
 
-  def __init__(self, workdir, step=0):
+  def __init__(self, workdir, step=0, evaluated_anew=False):
     workdir = pathlib.Path(workdir)
-    rows = [row for row in read_rows(workdir) if row['step'] <= step]
+    rows = [row for row in read_rows(workdir) if row['step'] <= step and not (
+        evaluated_anew and row['step'] == step and row['split'] == 'evaluation')]
     self._path = workdir / METRICS_FILE
     temporary = self._path.with_suffix('.tmp')
     temporary.write_text(''.join(json.dumps(row) + '\n' for row in rows))
