@@ -224,10 +224,25 @@ class TrainIterator:
     if not self._running:
       batches = self._batches[self._next:]
       self._running.append(iterate(batches, self._workers, self._prefetch))
-    batch = next(self._running[0])
+    batch = self._load()
     self._next += 1
     self._on_skipped(batch.pop(SKIPPED))
     return batch
+
+  def _load(self):
+    try:
+      return next(self._running[0])
+    except CorruptDataError:
+      raise
+    except RuntimeError as error:
+      if not self._workers:
+        raise
+      self.close()
+      reason = (str(error).strip().splitlines() or [''])[0][:200]
+      raise OSError(
+          f'a process of data.workers={self._workers} ended ({reason}). Where the system stopped '
+          'it for its memory, use fewer workers, a smaller data.prefetch, or threads alone: '
+          'data.workers=0') from error
 
   def get_state(self):
     """JSON-able: the number of batches handed out, and what the order depends on."""

@@ -5,6 +5,7 @@ import json
 import jax
 import ml_collections
 import numpy as np
+import psutil
 import pytest
 from folders import CLASSES, assert_same, create, folder_config, make_folder, take, write_image
 from PIL import Image
@@ -70,6 +71,21 @@ def test_worker_processes_change_nothing(folder):
   assert_same(take(iterator, 4), expected[2:])
   assert iterator.get_state()['next_batch'] == 6
   iterator.close()
+
+
+def test_a_loader_process_that_dies_is_named(folder):
+  iterator = create(folder_config(folder, workers=1)).train_iterator()
+  next(iterator)
+  for child in psutil.Process().children(recursive=True):
+    if 'resource_tracker' not in ' '.join(child.cmdline()):
+      child.kill()
+  with pytest.raises(OSError, match=r'data\.workers=1 ended .*data\.workers=0'):
+    for _ in range(50):
+      next(iterator)
+  # Threads can go on from the same place.
+  following = create(folder_config(folder)).train_iterator()
+  following.set_state(iterator.get_state())
+  assert next(following)['image'].shape == (4, 24, 24, 3)
 
 
 def test_a_state_of_another_order_is_refused(folder):
