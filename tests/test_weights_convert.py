@@ -9,9 +9,9 @@ from test_weights import SMALL, describe, torch_names
 
 import fcajax
 from fcajax import cli
+from fcajax.models.options import portable
 from fcajax.models.resnet import ResNet
 from fcajax.weights import from_torch, load_model, save_safetensors
-from fcajax.weights.convert import portable
 from fcajax.weights.torch_import import clean_state, shared_prefix
 
 

@@ -1,4 +1,4 @@
-"""What a network and its attention layer can be told, and what a mistyped name is close to."""
+"""What a network and its attention can be told, what of it to store, and near matches of names."""
 import dataclasses
 import difflib
 import functools
@@ -60,3 +60,19 @@ def attention_with(option):
   from fcajax.layers.attention import ATTENTIONS
   names = [name for name, factory in ATTENTIONS.items() if option in field_names(factory)]
   return f'it belongs to attention={" or ".join(map(repr, names))}' if names else None
+
+
+def portable(overrides):
+  """`overrides` of a network with subsets and frequencies that are files written out in full."""
+  from fcajax.ops.coefficients import portable_spec
+  from fcajax.ops.dct import GRID, portable_frequencies
+  stored = dict(overrides)
+  if 'frequencies' in stored:
+    stored['frequencies'] = portable_frequencies(
+        stored['frequencies'], stored.get('grid') or GRID)
+  if 'coefficients' in stored:
+    given = stored['coefficients']  # 192 is read as a number from the command line
+    stored['coefficients'] = portable_spec(str(given) if isinstance(given, int) else given)
+  if stored.get('attention_options'):
+    stored['attention_options'] = portable(stored['attention_options'])
+  return stored

@@ -35,8 +35,8 @@ def model_overrides(config):
   Raises:
     UserError: `config.model.coefficients` names another subset than `config.data.coefficients`.
   """
+  from fcajax.models.options import portable
   from fcajax.models.registry import create_model as create
-  from fcajax.weights.convert import portable
   values = config.model.to_dict()
   overrides = {key: value for key, value in values.items() if key != 'name' and value is not None}
   overrides = portable(overrides)

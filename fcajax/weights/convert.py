@@ -79,6 +79,7 @@ def convert(path, name, num_classes=None, overrides=None):
     ValueError: no checkpoint, or one that does not fit; every key that does not is listed.
   """
   from fcajax.analysis.loading import explained
+  from fcajax.models.options import portable
   from fcajax.models.registry import create_model, option_names
   from fcajax.weights.torch_file import read_checkpoint
   from fcajax.weights.torch_import import clean_state, from_torch, rules_for, shared_prefix, tensors
@@ -100,22 +101,6 @@ def convert(path, name, num_classes=None, overrides=None):
   except ValueError as error:
     raise type(error)(f"'{path}' as {name}: {error}") from error
   return model, variables, overrides, shared_prefix(tensors(checkpoint))
-
-
-def portable(overrides):
-  """`overrides` of a network with subsets and frequencies that are files written out in full."""
-  from fcajax.ops.coefficients import portable_spec
-  from fcajax.ops.dct import GRID, portable_frequencies
-  stored = dict(overrides)
-  if 'frequencies' in stored:
-    stored['frequencies'] = portable_frequencies(
-        stored['frequencies'], stored.get('grid') or GRID)
-  if 'coefficients' in stored:
-    given = stored['coefficients']  # 192 is read as a number from the command line
-    stored['coefficients'] = portable_spec(str(given) if isinstance(given, int) else given)
-  if stored.get('attention_options'):
-    stored['attention_options'] = portable(stored['attention_options'])
-  return stored
 
 
 def read_class_names(path, num_classes):
