@@ -7,9 +7,10 @@
     python benchmarks/conv.py --lowerings conv,auto,matmul --dtype bfloat16
 
 'conv' is `nn.Conv` throughout: `jax.lax.conv_general_dilated` with the same parameters. A step is
-forward, backward and update (SGD). Times are medians of interleaved runs. `--copies K` trains K
-networks at once, vmapped over their parameters. CPU seconds, those of all threads together, say
-more than wall seconds on a machine with other work.
+forward, backward and update (SGD). The bound is that of the multiply-adds alone, three times those
+of an inference, at the rate of a large matrix product in the same run. Times are medians of
+interleaved runs. `--copies K` trains K networks at once, vmapped over their parameters. CPU
+seconds, those of all threads together, say more than wall seconds on a machine with other work.
 """
 import argparse
 import functools
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fcajax.analysis import cost
 from fcajax.layers.conv_lowering import Window, convolve, force_lowering
 from fcajax.models.registry import create_model
 
@@ -74,6 +76,14 @@ def training_step(model):
   return step
 
 
+def product_rate():
+  """Multiply-adds a second of a large float32 matrix product."""
+  side = 2048
+  matrix = jnp.ones((side, side))
+  times = interleaved({'product': jax.jit(lambda m: m @ m)}, (matrix,), 9)
+  return side**3 / times['product'][0]
+
+
 def whole_steps(args, size):
   """Prints the step of the whole network for each lowering, and the ratio to the first."""
   model = create_model(args.model, num_classes=1000, dtype=args.dtype)
@@ -101,6 +111,10 @@ def whole_steps(args, size):
   copies = f', {args.copies} copies' if args.copies > 1 else ''
   print(f'{args.model}, batch {args.batch}, {size} x {size}, {args.dtype}{copies}: training step')
   print(f'  {"lowering":<16}{"wall s":>10}{"ratio":>8}{"CPU s":>10}{"ratio":>8}')
+  macs = 3 * args.copies * args.batch * cost.count(model, (size, size, 3)).total.macs
+  rate = product_rate()
+  print(f'  {"bound":<16}{macs / rate:>10.3f}  {macs / 1e9:.0f} G multiply-adds at '
+        f'{rate / 1e9:.0f} G a second')
   first = times[args.lowerings[0]]
   for name, (wall, cpu) in times.items():
     print(f'  {name:<16}{wall:>10.3f}{first[0] / wall:>8.2f}{cpu:>10.3f}{first[1] / cpu:>8.2f}',

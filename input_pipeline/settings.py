@@ -122,12 +122,11 @@ class DataSettings:
 
 def _size(value):
   """A side, or (height, width), of whole pixels."""
-  sides = tuple(value) if isinstance(value, list | tuple) else (value,)
-  whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
-  if not whole or not 1 <= len(sides) <= 2:
+  sides = tuple(value) if isinstance(value, list | tuple) else (value, value)
+  if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
     raise ValueError(f'data.image_size={value!r} must be a positive whole number of pixels, or '
                      '(height, width)')
-  return sides if isinstance(value, list | tuple) and len(sides) == 2 else sides[0]
+  return value if value == sides[0] else sides
 
 
 def _one_of(name, value, allowed):

@@ -26,7 +26,7 @@ class Data:
     self.class_names = ['red', 'green', 'blue']
     self.num_classes, self.num_train, self.num_evaluation = CLASSES, train, held_out
     self.preprocessing = Preprocessing(image_size=SIDE, resize_size=SIDE)
-    self.device_augment = None
+    self.device_augment, self.train_folder = None, ''
     self.opened = 0
     self._batch = batch
 
@@ -284,6 +284,17 @@ def test_a_diverged_run_names_its_frequency():
   states = search_training.initial_states(tuning, base, [0], SAMPLE)
   with pytest.raises(FloatingPointError, match=r'\[\(0, 0\)\].*not finite'):
     search_training.fine_tune(tuning, states, FREQUENCIES[:1], Data(), SAMPLE)
+
+
+def test_a_folder_of_test_images_is_not_searched_on(tmp_path):
+  data = Data()
+  data.train_folder = 'photos/Train'
+  config = small_config()
+  with config.unlocked():
+    config.data.source, config.data.root = 'folder', 'photos'
+  with pytest.raises(ValueError, match=r"test folder of its own.* set data\.root='photos/Train'"):
+    frequency_search.run(config, tmp_path / 'run', data)
+  assert not (tmp_path / 'run').exists()
 
 
 def test_splits_that_share_images_are_recognised():

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -148,20 +149,32 @@ def test_other_classes_are_refused_on_resuming(copy, metadata):
 
 
 def test_workers_that_a_signal_ends_with_the_run_are_no_error(tmp_path):
+  waiting = threading.Event()
+
+  class Stream(io.StringIO):
+    def write(self, text):
+      if 'step 3/6' in text:
+        waiting.set()
+      return super().write(text)
+
   class Killed(FailingIterator):
-    """SIGTERM to the whole group: the loader's processes go first."""
+    """SIGTERM to the whole group, while the loop waits for the fourth batch."""
     at = 3
 
     def fail(self):
+      assert waiting.wait(120)
+      time.sleep(0.5)
       os.kill(os.getpid(), signal.SIGTERM)
       time.sleep(0.5)
       raise RuntimeError('a worker process was terminated')
 
   data = tiny.TinyPipeline()
   data.iterator_class = Killed
-  summary, out = run(tmp_path, data=data, eval_every_epochs=100.)
+  summary, out = run(tmp_path, data=data, stream=Stream(), eval_every_epochs=100.)
   assert summary['stopped_by'] == signal.SIGTERM and 'an error' not in out
-  assert f'stopped by SIGTERM after step {steps(tmp_path)[-1]}/6; a checkpoint is saved' in out
+  assert 'while stopping: RuntimeError: a worker process was terminated' in out
+  assert 'stopped by SIGTERM after step 3/6; a checkpoint is saved' in out
+  assert steps(tmp_path)[-1] == 3
   assert run(tmp_path, eval_every_epochs=100.)[0]['finished']
 
 
@@ -185,7 +198,7 @@ def test_a_damaged_checkpoint_names_the_way_back(copy):
     (newest / part).write_bytes(kept)
   for path in (newest / 'state' / 'd').iterdir():
     path.write_bytes(path.read_bytes()[:10])
-  with pytest.raises(UserError, match=r'checkpoints/6 cannot be read.*delete that folder'):
+  with pytest.raises(UserError, match=r'checkpoints/6 cannot be read.*move that folder away'):
     checkpoint.restore_variables(copy, 'latest')
   shutil.rmtree(newest)
   assert 'after step 3/7' in run(copy, num_steps=7, resume_with_changes=True)[1]

@@ -77,7 +77,7 @@ def check_splits(config, data):
     if _overlap(train, held):
       raise UserError(f'data.eval_split={settings.eval_split!r} overlaps '
                       f'data.train_split={settings.train_split!r}; {advice}')
-  elif getattr(data, 'train_folder', ''):
+  elif data.train_folder:
     raise UserError(f"data.root='{settings.root}' has a test folder of its own, on which a "
                     f"search must not be scored; set data.root='{data.train_folder}', of which "
                     'data.validation_fraction is then held out')

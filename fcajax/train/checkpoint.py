@@ -154,19 +154,19 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _naming_damage(manager, step):
-  """Turns whatever a reader says about a damaged checkpoint into what the user can do."""
+  """Turns what a reader says about a checkpoint that it cannot read into what the user can do."""
   try:
     yield
-  except UserError:
+  except (UserError, MemoryError):
     raise
   except Exception as error:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     folder = pathlib.Path(manager.directory) / str(step)
     others = [other for other in manager.all_steps() if other != step]
-    way = (f'delete that folder to use the checkpoint of step {max(others)}' if others else
-           'there is no other one; use another work directory')
-    raise UserError(f'the checkpoint {folder} cannot be read, it is damaged or incomplete '
-                    f'({reason}); {way}') from error
+    way = (f'if it is damaged, move that folder away to use the checkpoint of step {max(others)}'
+           if others else 'there is no other one; if it is damaged, use another work directory')
+    raise UserError(f'the checkpoint {folder} cannot be read ({type(error).__name__}: {reason}); '
+                    f'{way}') from error
 
 
 def _from_all_processes(text):

@@ -226,8 +226,8 @@ class _Run:
     while step < self.total_steps:
       try:
         batch, position = batches.get(running[-1] if running else None)
-      except Exception:
-        self._rescue(stop, step, current, position, totals)
+      except Exception as error:
+        self._rescue(error, stop, step, current, position, totals)
         if stop.signum is None:
           raise
         break  # whoever asked to stop has ended the loader's processes as well
@@ -247,8 +247,8 @@ class _Run:
       if evaluation_due:
         try:
           evaluated = self._evaluate(current, step, stop)
-        except Exception:
-          self._rescue(stop, step, current, position)
+        except Exception as error:
+          self._rescue(error, stop, step, current, position)
           if stop.signum is None:
             raise
           break
@@ -268,8 +268,10 @@ class _Run:
     self.checkpoints.wait()
     return current, step, evaluated
 
-  def _rescue(self, stop, step, current, position, totals=None):
+  def _rescue(self, error, stop, step, current, position, totals=None):
     """Saves the state before an error ends the run, unless its figures are not finite."""
+    if stop.signum is not None:
+      self.progress.line(f'while stopping: {type(error).__name__}: {error}')
     # Several processes save together, and the error may be one's alone.
     if position is None or jax.process_count() > 1 or (
         totals is not None and self.engine.fetch(totals)['not_finite'] is not None):

@@ -78,12 +78,13 @@ def check_space(workdir, state_bytes, checkpoints):
         'with --workdir')
 
 
-def config_changes(workdir, config):
+def config_changes(workdir, config, ignore=()):
   """Keys whose value differs from the run that the directory holds, as readable lines.
 
   Args:
     workdir: the work directory.
     config: nested dictionary as `plain` gives it.
+    ignore: keys that may differ, such as 'optimizer.learning_rate'.
 
   Returns:
     A list of lines; empty where the directory is new or holds this very run.
@@ -100,8 +101,8 @@ def config_changes(workdir, config):
   return [
       f'  {key}: {json.dumps(old[key]) if key in old else absent} there, '
       f'{json.dumps(new[key]) if key in new else absent} now'
-      for key in sorted({*old, *new}) if not _same(old.get(key), new.get(key))
-      or (key in old) != (key in new)
+      for key in sorted({*old, *new}.difference(ignore))
+      if not _same(old.get(key), new.get(key)) or (key in old) != (key in new)
   ]
 
 
@@ -125,7 +126,7 @@ def check_owner(workdir, config, *, allow_changes=False, ignore=()):
     workdir: the work directory.
     config: nested dictionary as `plain` gives it.
     allow_changes: return differences instead of refusing them.
-    ignore: keys that may differ.
+    ignore: as for `config_changes`.
 
   Returns:
     The differences, see `config_changes`.
@@ -136,10 +137,9 @@ def check_owner(workdir, config, *, allow_changes=False, ignore=()):
   if not has_checkpoint(workdir):
     return []
   if (pathlib.Path(workdir) / CONFIG_FILE).is_file():
-    changes = config_changes(workdir, config)
+    changes = config_changes(workdir, config, ignore)
   else:
     changes = [f'  everything, perhaps: its {CONFIG_FILE} is missing']
-  changes = [line for line in changes if line.strip().partition(':')[0] not in ignore]
   if changes and not allow_changes:
     raise UserError(
         f'{workdir} holds a run of another config; it differs in\n' + '\n'.join(changes) +
@@ -170,7 +170,7 @@ def check_classes(workdir, trained, class_names):
 
 
 def _few(names):
-  return ', '.join(map(str, names[:4])) + (', ...' if len(names) > 4 else '')
+  return (', '.join(map(str, names[:4])) or 'none') + (', ...' if len(names) > 4 else '')
 
 
 def read_summary(workdir):
