@@ -1,6 +1,6 @@
 """CIFAR-10 with the recipe of the ResNet paper (He et al., 2015, section 4.2).
 
-    python -m input_pipeline.prepare cifar10
+    fcajax prepare cifar10
     python train.py --config configs/cifar10.py --workdir runs/cifar10
     python train.py --config configs/cifar10.py:resnet20 --workdir runs/cifar10_plain
 
@@ -8,9 +8,11 @@
 48,000, weight decay 1e-4, 4 pixels of padding with random crops and flips.
 
 Published for this recipe (He et al., Table 6), top-1: resnet20 91.25 %, resnet56 93.03 %. The
-variants with attention (fca_, se_ and eca_; fca_resnet20 is the default) have no published figure.
+variants with attention (fca_, se_ and eca_; fca_resnet20 is the default) have no published result.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 VARIANTS = (
     'fca_resnet20', 'se_resnet20', 'eca_resnet20', 'resnet20',
@@ -18,7 +20,7 @@ VARIANTS = (
 EPOCH = 50_000 / 128
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; `arg` is a model, 'smoke', or both with a comma between."""
   variant, smoke = common.parse(arg, VARIANTS)
   config = common.get_config()

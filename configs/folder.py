@@ -16,13 +16,15 @@ Trains fca_resnet18 (ResNet-18 with multi-spectral channel attention) from scrat
                                             smaller images: a third of the arithmetic
     --config.dtype=bfloat16                 on a GPU or TPU
 
-A data set smaller than one batch is trained on in batches of what there is. No figure is promised:
-the accuracy depends on the images.
+A data set smaller than one batch is trained on in smaller batches. The accuracy depends on the
+images, so none is stated here.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; `arg` 'smoke' makes it a matter of seconds."""
   _, smoke = common.parse(arg)
   config = common.get_config()
@@ -37,6 +39,6 @@ def get_config(arg=''):
   config.optimizer.weight_decay = 5e-4
   config.optimizer.warmup_epochs = 3.0
   if smoke:
-    common.shrink(config)
-    config.model.allow_smaller = True
+    # The published sizes of FcaNet's filters need 224 pixels.
+    common.shrink(config, image_size=224)
   return config

@@ -13,23 +13,21 @@ Variants:
 
 A base network that is trained already: --config.search.base=runs/resnet50.
 """
+
 from ml_collections import ConfigDict
 
-from configs import common
+from fcajax.configs import common
+from fcajax.search.settings import SearchSettings
 
 VARIANTS = ('imagenet', 'imagenette64', 'imagenette64_cpu')
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
+  """Returns the config of the variant that `arg` names, 'imagenet' by default."""
   variant, smoke = common.parse(arg, VARIANTS)
   config = common.get_config()
-  config.task = 'frequency_search'
   config.data.source = 'tfds'
-  config.search = ConfigDict({
-      'base': '', 'grid': (7, 7), 'num_epochs': 20.0, 'num_steps': 0, 'learning_rate': 0.02,
-      'schedule': 'cosine', 'seeds': 3, 'parallel': 7, 'batching': 'auto',
-      'top_k': (1, 2, 4, 8, 16), 'select': 0,
-  })
+  config.search = common.settings_tree(SearchSettings)
   {'imagenet': _imagenet, 'imagenette64': _imagenette64,
    'imagenette64_cpu': _imagenette64_cpu}[variant](config)
   if smoke:
@@ -38,7 +36,7 @@ def get_config(arg=''):
 
 
 def _shrink(config, variant):
-  """Four frequencies, a few images (10 a class is the least to hold out), a few updates."""
+  """Sets four frequencies, few images (at least 10 of each class held out) and few updates."""
   common.shrink(config)
   # The stages of 64 pixels are smaller than the published DCT sizes.
   config.model.allow_smaller = True

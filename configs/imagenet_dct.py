@@ -1,10 +1,10 @@
 """ImageNet from block-DCT coefficients: the rows of Tables 1 and 2 of Xu et al. (CVPR 2020).
 
-    python -m input_pipeline.statistics --config configs/imagenet_dct.py:24S
+    fcajax statistics --config configs/imagenet_dct.py:24S
     python train.py --config configs/imagenet_dct.py:24S --workdir runs/dct_24S
 
 The first command is needed once for ResNet-50 and once (mobilenet_24S) for MobileNetV2: it writes
-every coefficient's mean and deviation to the file that `data.statistics` names. Variants:
+every coefficient's mean and standard deviation to the file that `data.statistics` names. Variants:
 
   24S, 24D, 24T, 48S, 48T, 64S, 64T, 192   dct_resnet50 on these coefficients: Table 1, at the cost
                                            of RGB (3.9 GMACs)
@@ -22,7 +22,9 @@ The recipe is the paper's: SGD 0.1, momentum 0.9, weight decay 4e-5, divided by 
 210 epochs (MobileNetV2: 150). No batch size is published; the rate is taken per 256 images. To
 start from RGB weights, as published: --config.init_from=resnet50.safetensors.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 SUBSETS = ('24S', '24D', '24T', '48S', '48T', '64S', '64T', '192')
 _RESNETS = (*SUBSETS, 'gated', 'rgb')
@@ -31,7 +33,7 @@ VARIANTS = (*_RESNETS, 'ycbcr', *(f'{name}_s1122' for name in _RESNETS),
             *(f'mobilenet_{name}' for name in _MOBILENETS))
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config of the variant that `arg` names, '24S' by default."""
   variant, smoke = common.parse(arg, VARIANTS)
   config = common.get_config()

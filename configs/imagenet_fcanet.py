@@ -17,12 +17,14 @@ Published (Table 2 of the paper), top-1 and top-5 in percent:
 
 'smoke' beside or instead of a depth runs a few updates of small images.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 VARIANTS = ('50', '34', '101', '152')
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; `arg` is a depth, 'smoke', or both with a comma between."""
   variant, smoke = common.parse(arg, VARIANTS)
   config = common.get_config()

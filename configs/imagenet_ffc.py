@@ -18,10 +18,13 @@ Variants, all FFC-ResNet-50 unless they say otherwise (published top-1 in bracke
   resnet101 [78.8], resnet152 [78.9], resnext50 [78.0]
                           ratio 0.25, 0.25 and 0.5, without local Fourier units
   resnet18, resnet34, resnext101
-                          ratio 0.25 with local Fourier units; no published figure
+                          ratio 0.25 with local Fourier units; no published result. resnext101 has
+                          [3, 4, 23, 3] blocks, the published code [3, 4, 32, 3]
 'smoke' beside or instead of a variant runs a few updates.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 VARIANTS = {
     'a0.25_lfu': {'ratio': 0.25, 'lfu': True},
@@ -45,7 +48,7 @@ VARIANTS = {
 }
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; `arg` is a variant, 'smoke', or both with a comma between."""
   variant, smoke = common.parse(arg, tuple(VARIANTS))
   config = common.get_config()

@@ -1,6 +1,6 @@
 r"""Imagenette: ten classes of ImageNet, 9,469 photographs to train on and 3,925 to evaluate.
 
-    python -m input_pipeline.prepare imagenette/160px-v2
+    fcajax prepare imagenette/160px-v2
     python train.py --config configs/imagenette.py --workdir runs/imagenette
 
 fca_resnet18 from scratch on images of 64 x 64 (the default, made for CPUs), or
@@ -10,14 +10,16 @@ Another data set of photographs is trained on by its name:
     python train.py --config configs/imagenette.py --config.data.name=NAME \
         --config.data.data_dir=DIR
 
-Figures for FcaNet on Imagenette are not published.
+No results of FcaNet on Imagenette are published.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 VARIANTS = ('64', '128', '224')
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; `arg` is an image size, 'smoke', or both with a comma between."""
   variant, smoke = common.parse(arg, VARIANTS)
   config = common.get_config()

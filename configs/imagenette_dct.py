@@ -13,17 +13,19 @@ All variants train a ResNet-18 of half the width for the same number of steps:
   rgb64   RGB at the pixels that the DCT networks see, and four times their cost
   smoke   with any of them: a few small updates
 
-The coefficients' mean and deviation are in configs/statistics/imagenette_dct_64.json, measured by
-`python -m input_pipeline.statistics` on the training images. `data.data_dir` names the prepared
+The coefficients' mean and standard deviation are in configs/statistics/imagenette_dct_64.json,
+measured by `fcajax statistics` on the training images. `data.data_dir` names the prepared
 data set; any other TFDS name of images of 64 x 64 or more works with --config.data.name. What came
 out is in docs/dct_input.md.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 VARIANTS = ('24S', '192', 'gated', 'static', 'rgb32', 'rgb64')
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config of the variant that `arg` names, '24S' by default."""
   variant, smoke = common.parse(arg, VARIANTS)
   config = common.get_config()

@@ -6,10 +6,12 @@
 400 updates of 64 images. DIR holds the TFDS data set 'imagenette64' (64 x 64 images); name another
 with --config.data.name. The variants 'float32' and 'bfloat16' differ in the compute dtype alone.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; `arg` is 'float32', 'bfloat16' and / or 'smoke'."""
   dtype, smoke = common.parse(arg, ('float32', 'bfloat16'))
   config = common.get_config()

@@ -3,16 +3,18 @@
     python train.py --config configs/quickstart.py --workdir runs/quickstart
 
 fca_resnet20 (the CIFAR-style ResNet-20 with multi-spectral channel attention, Qin et al. 2021) on
-scikit-learn's 1,797 digits of 8 x 8 pixels, enlarged to 32 x 32; a fifth of them is held out.
-Nothing is downloaded.
+the 1,797 digits of UCI's Optical Recognition of Handwritten Digits, 8 x 8 pixels, enlarged to
+32 x 32; a fifth of them is held out. Nothing is downloaded.
 
 Measured on the 359 held-out digits: 99.72 % after 5 epochs with seed 0, and after 8 epochs with
 seeds 0 and 1.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; `arg` 'smoke' makes it a matter of seconds."""
   _, smoke = common.parse(arg)
   config = common.get_config()

@@ -1,18 +1,20 @@
 """A network that reads block-DCT coefficients of photographs, in some minutes on two CPU cores.
 
-    python -m input_pipeline.prepare imagenette/160px-v2
+    fcajax prepare imagenette/160px-v2
     python train.py --config configs/quickstart_dct.py --workdir runs/quickstart_dct
 
 dct_resnet18 of half the width on 24 of the 192 coefficients (subset 24S) of 64 x 64 pixels:
-Imagenette, ten classes of ImageNet. The coefficients' mean and deviation are those of
+Imagenette, ten classes of ImageNet. The coefficients' mean and standard deviation are those of
 configs/statistics/imagenette_dct_64.json; for other images or sizes compute them first:
 
-    python -m input_pipeline.statistics --config configs/quickstart_dct.py --output FILE
+    fcajax statistics --config configs/quickstart_dct.py --output FILE
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from fcajax.configs import common
 
 
-def get_config(arg=''):
+def get_config(arg: str = '') -> ConfigDict:
   """Returns the config; `arg` 'smoke' makes it a matter of seconds."""
   _, smoke = common.parse(arg)
   config = common.get_config()

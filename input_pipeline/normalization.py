@@ -1,10 +1,15 @@
 """Settings to `Preprocessing`: which statistics normalise the input, checked before any work."""
 import json
+import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
-from fcajax.ops import coefficients
-from fcajax.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from input_pipeline import wire
+from fcajax.errors import UserError
+from fcajax.preprocessing import host_formats
+from fcajax.preprocessing.constants import IMAGENET_MEAN, IMAGENET_STD
+from fcajax.preprocessing.spec import Preprocessing
+from fcajax.selection import coefficients
 
 
 def _statistics_path(settings):
@@ -12,27 +17,28 @@ def _statistics_path(settings):
   path = settings.statistics
   if path and pathlib.Path(path).is_file():
     return path
-  command = f'python -m input_pipeline.statistics --config CONFIG --output {path or "FILE"}'
+  command = f'fcajax statistics --config CONFIG --output {path or "FILE"}'
   others = "'none' or 'published'" if settings.representation == 'dct' else "'none'"
   reason = f"data.statistics='{path}' does not exist" if path else 'data.statistics is empty'
-  raise ValueError(f'representation={settings.representation!r} is normalised with the statistics '
+  raise UserError(f'representation={settings.representation!r} is normalised with the statistics '
                    f'of the training set, but {reason}; make the file once with\n  {command}\n'
                    f'or set data.normalization to {others}')
 
 
-def read_pixel_statistics(path, representation):
-  """(mean, std) of three channels out of a file of the statistics command.
+def read_pixel_statistics(
+    path: str | os.PathLike, representation: str) -> tuple[Sequence[float], Sequence[float]]:
+  """Reads (mean, std) of three channels out of a file of the statistics command.
 
   Raises:
-    ValueError: statistics of another representation, or damaged.
+    UserError: statistics of another representation, or damaged.
   """
   try:
     content = json.loads(pathlib.Path(path).read_text())
   except json.JSONDecodeError as error:
-    raise ValueError(f"data.statistics='{path}' is not JSON ({error})") from error
+    raise UserError(f"data.statistics='{path}' is not JSON ({error})") from error
   found = content.get('representation', 'dct')
   if found != representation:
-    raise ValueError(f"data.statistics='{path}' is of representation={found!r}, the config has "
+    raise UserError(f"data.statistics='{path}' is of representation={found!r}, the config has "
                      f'{representation!r}; compute them again')
   return tuple(content['mean']), tuple(content['std'])
 
@@ -64,17 +70,20 @@ def _coefficient_settings(settings):
     fields.update(coefficient_mean=mean, coefficient_std=std)
   if settings.dct_on == 'host':
     if settings.dct_bits == 8 and settings.normalization != 'statistics':
-      raise ValueError("data.dct_bits=8 needs the deviation of each coefficient; set "
+      raise UserError("data.dct_bits=8 needs the standard deviation of each coefficient; set "
                        "data.normalization='statistics' with data.statistics, or dct_bits=16")
-    fields['coefficient_scale'] = wire.coefficient_scale(subset, settings.dct_bits, std)
+    fields['coefficient_scale'] = host_formats.coefficient_scale(subset, settings.dct_bits, std)
   return fields
 
 
-def make_preprocessing(settings):
-  """The `Preprocessing` that the settings describe.
+def make_preprocessing(settings: Any) -> Preprocessing:
+  """Returns what the settings make of an image before it enters the network.
+
+  Args:
+    settings: `DataSettings`, or another dataclass with its keys of sizes and normalisation.
 
   Raises:
-    ValueError: statistics that are missing, or of another subset, chroma or size; a subset that
+    UserError: statistics that are missing, or of another subset, chroma or size; a subset that
       does not exist; a size that is not whole blocks.
   """
   common = {'image_size': settings.image_size, 'resize_size': settings.resize_size,

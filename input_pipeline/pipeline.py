@@ -1,154 +1,169 @@
-"""`create`: settings to a Pipeline, which hands out training and evaluation batches."""
+"""`create`: settings to a `Pipeline`, which hands out training and evaluation batches."""
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
 from absl import logging
 
-from fcajax.images import ImageError, decode_image
-from input_pipeline import augment, device_augment, loader, memory, wire
-from input_pipeline.normalization import make_preprocessing
-from input_pipeline.settings import DataSettings
-from input_pipeline.sources import load_splits
+from fcajax.errors import UserError
+from fcajax.input_pipeline import loader, registry
+from fcajax.input_pipeline.order import (
+  EvaluationOrder,
+  GroupedOrder,
+  Share,
+  ShuffledOrder,
+  endless_batches,
+)
+from fcajax.input_pipeline.reading import (
+  SKIPPED,
+  ArrayReader,
+  CorruptDataError,
+  EvaluationReader,
+  TrainReader,
+)
+from fcajax.input_pipeline.settings import LoaderSettings
+from fcajax.input_pipeline.sources.base import ArrayExamples, Batch, DataSet
+
+
+class _Damaged:
+  """The examples that were skipped, by split; stops the run above the allowed share."""
+
+  def __init__(self, max_fraction, unit):
+    self._max_fraction, self._unit = max_fraction, unit
+    self._known = {'train': set(), 'evaluation': set()}
+
+  def add(self, split, count, skipped):
+    """Logs and counts (name, reason) of examples out of a split of `count`."""
+    known = self._known[split]
+    for name, reason in skipped:
+      if name not in known:
+        known.add(name)
+        logging.warning('skipped %s %s %s: %s', split, self._unit, name, reason)
+    if known and (len(known) > self._max_fraction * count or len(known) == count):
+      names = ', '.join(sorted(known)[:5])
+      raise CorruptDataError(
+          f'{len(known)} of {count} {split} {self._unit}s cannot be decoded, more than '
+          f'data.max_corrupt_fraction={self._max_fraction} allows (never all of them): {names}'
+          f'{", ..." if len(known) > 5 else ""}. Repair or remove them, or raise the fraction')
+
+  def names(self):
+    return sorted(set.union(*self._known.values()))
 
 
 class Pipeline:
   """Where batches come from; see `create`.
 
   Attributes:
+    data_set: the `DataSet` that the data source returned, for what its task alone knows.
     num_train, num_evaluation: examples, over all processes.
-    class_names: list of str, in the order of the labels.
-    preprocessing: the `fcajax.preprocess.Preprocessing` of a model trained on this.
-    note: what the user should know about the splits; '' for nothing.
-    train_folder: of an image folder whose evaluation images have a folder of their own; else ''.
-    device_augment: None, or a pure `augment(key, images)` that the training step calls first on
-      `batch['image']`: uint8 `[N, H, W, 3]` to uint8 `[N, h, w, 3]`.
+    class_names: in the order of the labels.
+    num_classes: their number.
+    preprocessing: the `fcajax.preprocessing.spec.Preprocessing` of a model trained on this.
+    note, train_folder, device_augment: see `DataSet`.
   """
 
-  def __init__(self, splits, settings, preprocessing, *, batch_size, eval_batch_size, seed,
-               process_index, process_count):
-    self._settings, self._seed = settings, seed
-    self._sizes = batch_size, eval_batch_size
-    self._process = {'process_index': process_index, 'process_count': process_count}
-    self._corrupt = {'train': {}, 'evaluation': {}}
-    self.preprocessing = preprocessing
-    self.class_names = list(splits.class_names)
+  def __init__(self, data_set: DataSet, settings: LoaderSettings, *, batch_size: int,
+               eval_batch_size: int, seed: int, share: Share):
+    self.data_set = data_set
+    self._settings, self._seed, self._share = settings, seed, share
+    self._batch_size, self._eval_batch_size = batch_size, eval_batch_size
+    self._damaged = _Damaged(settings.max_corrupt_fraction, data_set.unit)
+    for split, (count, skipped) in data_set.left_out.items():
+      self._damaged.add(split, count, skipped)
+    self.num_train, self.num_evaluation = len(data_set.train), len(data_set.evaluation)
+    self.class_names = list(data_set.class_names)
     self.num_classes = len(self.class_names)
-    self.note, self.train_folder = splits.note, splits.train_folder
-    self.device_augment = None
-    self._wire = wire.choose(settings, preprocessing)
-    self._in_memory = memory.is_wanted(splits, settings, preprocessing)
-    if self._in_memory:
-      self.device_augment = device_augment.make(settings, preprocessing, splits.mirror)
-      splits = memory.load(splits, settings, preprocessing, self.device_augment is not None,
-                           self._note)
-    elif settings.crop_padding:
-      raise ValueError('data.crop_padding is for in-memory sets; set data.in_memory=True, or '
-                       'crop_padding=0 for random resized crops')
-    self._splits = splits
-    self.num_train, self.num_evaluation = len(splits.train), len(splits.evaluation)
+    self.preprocessing, self.device_augment = data_set.preprocessing, data_set.device_augment
+    self.note, self.train_folder = data_set.note, data_set.train_folder
 
-  def _note(self, split, source, indices):
-    """Logs and counts images that were skipped; stops the run above the allowed share."""
-    known = self._corrupt[split]
-    for index in map(int, indices):
-      if index not in known:
-        known[index] = source.name(index)
-        logging.warning('skipped %s image %s: %s', split, known[index], _reason(source, index))
-    allowed = self._settings.max_corrupt_fraction * len(source)
-    if known and (len(known) > allowed or len(known) == len(source)):
-      names = ', '.join(sorted(known.values())[:5])
-      raise loader.CorruptDataError(
-          f'{len(known)} of {len(source)} {split} images cannot be decoded, more than '
-          f'data.max_corrupt_fraction={self._settings.max_corrupt_fraction} allows (never all of '
-          f'them): {names}{", ..." if len(known) > 5 else ""}. Repair or remove them, or raise the '
-          'fraction')
+  def corrupt_files(self) -> list[str]:
+    """Returns the names of the examples that this process has skipped so far, sorted."""
+    return self._damaged.names()
 
-  def corrupt_files(self):
-    """Sorted names of the images that this process has skipped so far."""
-    return sorted({name for names in self._corrupt.values() for name in names.values()})
+  def _skip(self, split, examples, skipped):
+    self._damaged.add(
+        split, len(examples), [(examples.name(index), reason) for index, reason in skipped])
 
-  def train_iterator(self):
-    """An endless iterator over batches {'image' uint8 `[B, h, w, 3]`, 'label' int32 `[B]`}.
+  def train_iterator(self) -> loader.TrainIterator:
+    """Returns an endless iterator over training batches.
 
-    B is the batch size over the process count. The order, crops and flips depend on the data and
-    the seed alone; see `loader.TrainIterator` for its state.
+    A batch holds `batch_size` over the process count examples: for images {'image' uint8
+    `[B, h, w, 3]`, 'label' int32 `[B]`}, for other tasks what their data source says. The order and
+    the random numbers depend on the data and the seed alone; see `loader.TrainIterator` for the
+    state.
     """
-    source, settings = self._splits.train, self._settings
-    if self._in_memory:
-      load = loader.Gather(source, evaluation=False)
+    examples, settings = self.data_set.train, self._settings
+    count, groups = len(examples), getattr(examples, 'groups', None)
+    state = {'seed': self._seed, 'examples': count, 'batch_size': self._batch_size}
+    if groups is None:
+      order = ShuffledOrder(count, self._batch_size, self._seed, self._share)
     else:
-      transform = augment.TrainTransform(settings, self.preprocessing, self._splits.mirror,
-                                         self._seed, self._wire)
-      load = loader.TrainBatch(source, transform, settings.threads)
-    batches = loader.training_batches(
-        len(source), batch_size=self._sizes[0], seed=self._seed, load=load, **self._process)
-    order = {'seed': self._seed, 'examples': len(source), 'batch_size': self._sizes[0]}
-    workers = 0 if self._in_memory else settings.workers
+      order = GroupedOrder(groups, self._batch_size, self._seed, self._share)
+      state['groups'] = order.sizes
+    in_memory = isinstance(examples, ArrayExamples)
+    if in_memory:
+      read = ArrayReader(examples, evaluation=False)
+    else:
+      read = TrainReader(examples, self._seed, settings.threads)
+    return loader.TrainIterator(
+        loader.batches_of(endless_batches(self._batch_size), order, read), state,
+        lambda skipped: self._skip('train', examples, skipped),
+        0 if in_memory else settings.workers, settings.prefetch)
 
-    def on_skipped(indices):
-      self._note('train', source, indices)
+  def evaluation_batches(self) -> Iterator[Batch]:
+    """Yields every evaluation example exactly once over all processes, in padded batches.
 
-    return loader.TrainIterator(batches, order, on_skipped, workers, settings.prefetch)
-
-  def evaluation_batches(self):
-    """Yields every validation image exactly once over all processes, in padded batches.
-
-    Batches are {'image', 'label', 'mask' float32 `[B]`}: mask 0 marks padding and images that
-    cannot be decoded. Every process yields `ceil(num_evaluation / eval_batch_size)` batches.
+    Batches also hold 'mask' float32 `[B]`, which is 0 for padding and for examples that cannot be
+    read. Every process yields the same number of batches.
     """
-    source, settings = self._splits.evaluation, self._settings
-    if self._in_memory:
-      load = loader.Gather(source, evaluation=True)
+    examples, settings = self.data_set.evaluation, self._settings
+    order = EvaluationOrder(len(examples), getattr(examples, 'groups', None),
+                            self._eval_batch_size, self._share)
+    in_memory = isinstance(examples, ArrayExamples)
+    if in_memory:
+      read = ArrayReader(examples, evaluation=True)
     else:
-      transform = augment.EvaluationTransform(self.preprocessing, self._wire)
-      load = loader.EvaluationBatch(source, transform, settings.threads)
-    batches = loader.evaluation_batches(len(source), batch_size=self._sizes[1], load=load,
-                                        **self._process)
-    iterator = loader.iterate(batches, 0 if self._in_memory else settings.workers,
-                              settings.prefetch)
+      read = EvaluationReader(examples, settings.threads)
+    iterator = loader.iterate(loader.batches_of(len(order), order, read),
+                              0 if in_memory else settings.workers, settings.prefetch)
     try:
       for batch in iterator:
-        self._note('evaluation', source, batch.pop(loader.SKIPPED))
+        self._skip('evaluation', examples, batch.pop(SKIPPED))
         yield batch
     finally:
       iterator.close()
 
 
-def _reason(source, index):
-  try:
-    decode_image(source.read(index)[0])
-  except (ImageError, OSError) as error:
-    return str(error)
-  return 'it cannot be decoded'
-
-
 def _check_batch(name, size, process_count):
   if size < 1 or size % process_count:
-    raise ValueError(f'{name}={size} must be a positive multiple of the {process_count} processes')
+    raise UserError(f'{name}={size} must be a positive multiple of the {process_count} processes')
 
 
-def create(data_config, *, batch_size, eval_batch_size, seed, process_index=None,
-           process_count=None):
+def create(data_config: Mapping[str, Any] | Any, *, batch_size: int, eval_batch_size: int,
+           seed: int, process_index: int | None = None,
+           process_count: int | None = None) -> Pipeline:
   """Opens the data set of a configuration.
 
   Args:
-    data_config: `config.data`; see `settings.DataSettings`.
+    data_config: `config.data`, a ConfigDict or a dict; its keys are the fields of the data source's
+      settings, `settings.DataSettings` for images and labels.
     batch_size, eval_batch_size: over all processes.
     seed: of the order, the augmentation and a held-out split.
     process_index, process_count: of this host; JAX's by default.
-  Returns:
-    A `Pipeline`.
   Raises:
-    ValueError, FileNotFoundError: a setting or the data is not what it should be; raised before
-      any image is decoded for a data set that is not kept in memory.
-    loader.CorruptDataError: too many images of an in-memory set cannot be decoded.
+    UserError: a setting or the data is not what it should be; raised before any image is decoded
+      for a data set that is not kept in memory.
+    CorruptDataError: too many images of an in-memory set cannot be decoded.
   """
-  settings = DataSettings.from_config(data_config)
+  values = data_config.to_dict() if hasattr(data_config, 'to_dict') else dict(data_config)
+  source = registry.find(values.get('source', LoaderSettings.source))
+  settings = registry.settings_class(source).from_config(values)
   if process_index is None or process_count is None:
-    import jax
     process_index, process_count = jax.process_index(), jax.process_count()
   if not 0 <= process_index < process_count:
-    raise ValueError(f'process_index={process_index} must lie in 0..{process_count - 1}')
+    raise UserError(f'process_index={process_index} must lie in 0..{process_count - 1}')
   _check_batch('batch_size', batch_size, process_count)
   _check_batch('eval_batch_size', eval_batch_size, process_count)
-  preprocessing = make_preprocessing(settings)
-  return Pipeline(load_splits(settings, seed), settings, preprocessing, batch_size=batch_size,
-                  eval_batch_size=eval_batch_size, seed=seed, process_index=process_index,
-                  process_count=process_count)
+  return Pipeline(source(settings, seed), settings, batch_size=batch_size,
+                  eval_batch_size=eval_batch_size, seed=seed,
+                  share=Share(process_index, process_count))

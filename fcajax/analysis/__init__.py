@@ -1,1 +1,1 @@
-"""Parameter and MAC counts, frequency search, heat maps and plots."""
+"""Counts, spectra, receptive fields and heat maps of networks, and the pictures of them."""

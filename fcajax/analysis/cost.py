@@ -2,12 +2,15 @@
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core as jex_core
 
-from fcajax.layers.conv_lowering import force_lowering
+from fcajax.layers.streams import variable_shapes
+from fcajax.ops.convolution import force_lowering
 
 _STAGE = re.compile(r'(stem|stage\d+|head)')
 _OTHER = 'other'
@@ -15,7 +18,7 @@ _OTHER = 'other'
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-  """What one stage, or the whole network, holds and computes for one image.
+  """Counts of one stage, or of the whole network, for one image.
 
   Attributes:
     parameters: trained values; batch-norm running statistics are not among them.
@@ -33,7 +36,7 @@ class Counts:
   fourier_macs: int = 0
   activations: int = 0
 
-  def __add__(self, other):
+  def __add__(self, other: 'Counts') -> 'Counts':
     return Counts(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
 
 
@@ -53,29 +56,30 @@ class Cost:
   output_shapes: dict[str, tuple[int, ...]]
 
   @property
-  def total(self):
+  def total(self) -> Counts:
+    """The sum over all stages."""
     return sum(self.stages.values(), Counts())
 
 
-def stage_of(path):
-  """The stage that a module path such as `('ResNet', 'stage2', 'block0', 'conv1')` belongs to."""
+def stage_of(path: Sequence[str]) -> str:
+  """Returns the stage of a module path such as `('ResNet', 'stage2', 'block0', 'conv1')`."""
   for part in path:
     if match := _STAGE.match(part):
       return match[1]
   return _OTHER
 
 
-def _order(stage):
+def _order(stage: str) -> int:
   # 'other' last; 'head' after every stage.
   rank = {'stem': -1, 'head': 10_000, _OTHER: 10_001}
   return rank.get(stage) if stage in rank else int(stage[len('stage'):])
 
 
-def _inner_jaxprs(eqn):
-  """The (jaxpr, how often it runs) of an equation that calls others."""
+def _inner_jaxprs(eqn: Any) -> list[tuple[Any, int]]:
+  """Returns the (jaxpr, number of runs) pairs of an equation that calls others."""
   name, params = eqn.primitive.name, eqn.params
   if name == 'cond':
-    # One branch runs; the dearest one is what has to be planned for.
+    # One branch runs; the count is that of the most expensive one.
     return [(max(params['branches'], key=lambda branch: _jaxpr_macs(branch.jaxpr)), 1)]
   times = 1
   if name == 'scan':
@@ -92,22 +96,23 @@ def _inner_jaxprs(eqn):
   return found
 
 
-def _jaxpr_macs(jaxpr):
+def _jaxpr_macs(jaxpr: Any) -> int:
   return sum(count.macs for _, count in _walk(jaxpr, ()))
 
 
-def _products(eqn):
-  """Multiply-adds of one convolution or matrix product."""
+def _products(eqn: Any) -> int:
+  """Returns the multiply-adds of one convolution or matrix product."""
   out = eqn.outvars[0].aval
   left, right = (v.aval for v in eqn.invars[:2])
   if eqn.primitive.name == 'dot_general':
     (contracted, _), _ = eqn.params['dimension_numbers']
     return out.size * math.prod(left.shape[axis] for axis in contracted)
   features = right.shape[eqn.params['dimension_numbers'].rhs_spec[0]]
-  return out.size * right.size // features
+  # The zeros that a transposed convolution puts between its inputs are not multiplied.
+  return out.size * right.size // (features * math.prod(eqn.params['lhs_dilation']))
 
 
-def _fft_macs(eqn):
+def _fft_macs(eqn: Any) -> int:
   lengths = eqn.params['fft_lengths']
   points = math.prod(lengths)
   kind = eqn.params['fft_type'].name
@@ -117,7 +122,7 @@ def _fft_macs(eqn):
   return round(transforms * (1.25 if 'RFFT' in kind else 2.5) * points * math.log2(points))
 
 
-def _walk(jaxpr, outer):
+def _walk(jaxpr: Any, outer: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Counts]]:
   """Yields (scope names, Counts) of every equation that multiplies."""
   jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
   for eqn in jaxpr.eqns:
@@ -141,17 +146,17 @@ def _walk(jaxpr, outer):
           yield inner_scope, Counts(*(times * n for n in dataclasses.astuple(count)))
 
 
-def count_function(function, *args):
-  """Counts of one call of `function`; its arguments may be `jax.ShapeDtypeStruct`s.
+def count_function(function: Callable[..., Any], *args: Any) -> dict[str, Counts]:
+  """Counts one call of `function`; its arguments may be `jax.ShapeDtypeStruct`s.
 
   Inner calls (`jit`, `remat`, custom derivatives, `shard_map`, `scan` times its length) are
-  followed; of a `cond` the dearest branch counts, of a `while` loop one turn.
+  followed; of a `cond` the most expensive branch counts, of a `while` loop one iteration.
 
   Returns:
-    dict of stage name -> Counts without parameters.
+    Stage name -> Counts without parameters.
   """
-  # The multiply-adds are those of the layer, however this machine's lowering spells it. A fresh
-  # function, because a cached trace could hold another lowering of the same convolutions.
+  # Traces with XLA's convolution, so that counts do not depend on the backend. A new function,
+  # because a cached trace could hold another lowering of the same convolutions.
   with force_lowering('conv'):
     jaxpr = jax.make_jaxpr(lambda *a: function(*a))(*args)
   stages = {}
@@ -161,26 +166,20 @@ def count_function(function, *args):
   return stages
 
 
-def count(model, input_shape):
+def count(model: Any, input_shape: tuple[int, int, int]) -> Cost:
   """Counts `model` in evaluation mode for one image.
+
+  Nothing is computed or allocated: shapes alone are traced. A Fourier transform whose
+  implementation is 'auto' counts as 'fft', so that the counts are the same everywhere.
 
   Args:
     model: a network of `create_model`.
     input_shape: `(H, W, C)` of one input image.
-
-  Returns:
-    Cost. Nothing is computed or allocated: shapes alone are traced.
-
-  A Fourier transform that is left to the machine ('auto') counts as 'fft', so that the counts are
-  the same everywhere.
   """
   if getattr(model, 'fourier_implementation', None) == 'auto':
     model = model.clone(fourier_implementation='fft')
   image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  # Recipes with a gate or drop-out draw only in training, but init may ask for the streams.
-  keys = dict.fromkeys(('params', 'dropout', 'gate'), key)
-  variables = jax.eval_shape(lambda k, x: model.init(k, x, train=False), keys, image)
+  variables = variable_shapes(model, image)
   stages = count_function(lambda v, x: model.apply(v, x, train=False), variables, image)
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables['params']):
     stage = stage_of(tuple(part.key for part in path))

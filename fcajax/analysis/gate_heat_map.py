@@ -2,46 +2,53 @@
 
 A heat map is a JSON-able dict:
 
-  coefficients        what the gate sees, as a full subset string
-  images              how many were counted
-  open_fraction       one number in 0..1 a coefficient, in the same order: the mean over the images
-                      of p(on) = sigmoid(on - off), the share that a sampling gate opens
-  open_at_evaluation  the share that the gate opens in evaluation, where it does not sample; it
-                      tells apart only what lies on different sides of p(on) = 1/2
+  coefficients        what the gate reads, as a full subset string
+  images              how many images were counted
+  open_fraction       one number in 0..1 for each coefficient, in the same order: the mean over the
+                      images of p(on) = sigmoid(on - off), the share that a sampling gate opens
+  open_at_evaluation  the share that the gate opens in evaluation, where it does not sample: 1 for
+                      an image with p(on) > 1/2, else 0
 """
 import json
 import pathlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fcajax.ops.coefficients import COMPONENTS, coefficient_subset
+from fcajax.analysis.pictures import save_figure
+from fcajax.errors import UserError, writing
+from fcajax.selection.coefficients import COMPONENTS, coefficient_subset
+from fcajax.typing import Array, Float, PyTree
 
 FILE_NAME = 'gate_heat_map.json'
+PICTURE_NAME = 'gate_heat_map.png'
 
 
-def _require_gate(model):
-  if not getattr(model, 'gate', False):
-    raise ValueError(f'{type(model).__name__} has no gate; train one with gate=True, for example '
-                     "create_model('dct_resnet50', coefficients='192', gate=True)")
-
-
-def gate_heat_map(model, variables, batches, transform=None):
-  """Measures a gate, in evaluation mode.
+def gate_heat_map(
+    model: Any, variables: PyTree, batches: Iterable[Mapping[str, Any]],
+    transform: Callable[[Any], Array] | None = None,
+) -> dict[str, Any]:
+  """Measures how often a gate opens each coefficient, in evaluation mode.
 
   Args:
     model: a network of `create_model(..., gate=True)`.
     variables: {'params', 'batch_stats'}.
-    batches: iterable of dicts with 'image' and optionally 'mask' `[N]` (0 leaves an image out).
-    transform: pure function from 'image' to the model's input (`device_transform`); None where
-      'image' already holds coefficients.
+    batches: dicts with 'image' and optionally 'mask' `[N]` (0 leaves an image out).
+    transform: from 'image' to the input of the network, as `device_transform` returns it; None
+      where 'image' already holds coefficients.
+
   Returns:
     The heat map.
+
   Raises:
-    ValueError: the model has no gate, or there is no image.
+    UserError: the model has no gate, or there is no image.
   """
-  _require_gate(model)
+  if not getattr(model, 'gate', False):
+    raise UserError(f'{type(model).__name__} has no gate; train one with gate=True, for example '
+                    "create_model('dct_resnet50', coefficients='192', gate=True)")
 
   @jax.jit
   def opened(variables, image, mask):
@@ -60,8 +67,8 @@ def gate_heat_map(model, variables, batches, transform=None):
     total = total + np.asarray(opened(variables, image, mask), np.float64)
     images += int((mask > 0).sum())
   if not images:
-    raise ValueError('there is no image to count gates over; give a validation set that is not '
-                     'empty')
+    raise UserError('there is no image to count gates over; give a validation set that is not '
+                    'empty')
   expected, at_evaluation = (total / images).tolist()
   return {
       'coefficients': coefficient_subset(model.coefficients).spec,
@@ -71,31 +78,27 @@ def gate_heat_map(model, variables, batches, transform=None):
   }
 
 
-def save_heat_map(heat_map, path):
+def save_heat_map(heat_map: Mapping[str, Any], path: str | pathlib.Path) -> None:
   """Writes the JSON file that `fcajax select` and `coefficients='24D:FILE'` read."""
-  pathlib.Path(path).write_text(json.dumps(heat_map, indent=1) + '\n')
+  with writing(path):
+    pathlib.Path(path).write_text(json.dumps(heat_map, indent=1) + '\n')
 
 
-def as_blocks(heat_map):
-  """The fractions as three 8 x 8 blocks `[3, 8, 8]`, NaN where the gate sees no coefficient."""
+def as_blocks(heat_map: Mapping[str, Any]) -> Float[np.ndarray, '3 8 8']:
+  """Returns the fractions of Y, Cb and Cr as blocks; NaN where the gate reads no coefficient."""
   blocks = np.full(192, np.nan)
   blocks[coefficient_subset(heat_map['coefficients']).flat] = heat_map['open_fraction']
   return blocks.reshape(3, 8, 8)
 
 
-def counted(heat_map):
-  """How many images it is of, in words: a heat map written by hand need not say."""
+def counted(heat_map: Mapping[str, Any]) -> str:
+  """Returns the number of images in words; a heat map written by hand may not name it."""
   images = heat_map.get('images')
   return f'{images:,} images' if isinstance(images, int) else 'an unknown number of images'
 
 
-def draw(heat_map, path):
-  """Draws the three heat maps, Y, Cb and Cr, as one PNG, SVG or PDF file.
-
-  Args:
-    heat_map: as `gate_heat_map` returns it.
-    path: of the picture.
-  """
+def draw(heat_map: Mapping[str, Any], path: str | pathlib.Path) -> None:
+  """Draws the three heat maps, Y, Cb and Cr, as one picture."""
   from matplotlib import colormaps
   from matplotlib.figure import Figure
   figure = Figure(figsize=(11, 4), layout='constrained')
@@ -113,4 +116,4 @@ def draw(heat_map, path):
   axes[0].set_ylabel('u, vertical frequency')
   figure.colorbar(picture, ax=axes, shrink=0.8,
                   label=f'mean p(on) over {counted(heat_map)}')
-  figure.savefig(path, dpi=110)
+  save_figure(figure, path, dpi=110)

@@ -1,14 +1,17 @@
 """The learned gate of "Learning in the Frequency Domain": which input coefficients to keep."""
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import ArrayLike
 
-from fcajax.layers.norm import BatchNorm
+from fcajax.errors import UserError
+from fcajax.layers.norm import NormFactory, norm_factory
+from fcajax.typing import AnyArray, Array, Float
 
-PENALTY_REDUCTIONS = ('sum', 'mean')
+PenaltyReduction: TypeAlias = Literal['sum', 'mean']
+PENALTY_REDUCTIONS = get_args(PenaltyReduction)
 BIAS_OFF, BIAS_ON = 0.1, 2.0
 """Initial biases of the two logits: p(on) = sigmoid(1.9) = 0.87, so that training starts open."""
 
@@ -21,20 +24,20 @@ def _gate_bias(key, shape, dtype=jnp.float32):
   return jnp.broadcast_to(jnp.array([BIAS_OFF, BIAS_ON], dtype), shape)
 
 
-def annealed(temperature, progress):
-  """The temperature at `progress` in 0..1 of training.
+def annealed(temperature: Any, progress: ArrayLike | None) -> ArrayLike:
+  """Returns the temperature at `progress` in 0..1 of training (None: at the start).
 
   Args:
-    temperature: a number, or (start, end) between which it falls geometrically.
-    progress: fraction of training done, a scalar; None means the start.
-  Returns:
-    A positive scalar.
+    temperature: a number, or a pair (start, end) between which it changes geometrically:
+      start (end / start)^progress.
+    progress: fraction of training done.
+
   Raises:
-    ValueError: a temperature that is not positive, or not one or two numbers.
+    UserError: a temperature that is not positive, or not one or two numbers.
   """
   ends = tuple(temperature) if isinstance(temperature, list | tuple) else (temperature,) * 2
   if len(ends) != 2 or min(ends) <= 0:
-    raise ValueError(f'temperature={temperature!r} must be a positive number or a pair '
+    raise UserError(f'temperature={temperature!r} must be a positive number or a pair '
                      '(start, end) of them')
   start, end = ends
   if start == end or progress is None:
@@ -43,17 +46,17 @@ def annealed(temperature, progress):
 
 
 class FrequencyGate(nn.Module):
-  """Opens or closes every input channel of every image: `[N, H, W, C]` to `[N, H, W, C]`.
+  """Opens or closes every input channel of every image.
 
-  Two logits a channel, (off, on) = W2 relu(BN(W1 mean_HW(x) + b1)) + b2, with W1 a full C x C
-  matrix and W2 two numbers a channel. In training the gate is a Gumbel-softmax sample, hard in
-  the forward pass, with the gradient of the soft sample (straight through):
+  Each channel has two logits, (off, on) = W2 relu(BN(W1 mean_hw(x) + b1)) + b2, where W1 is a full
+  C x C matrix and W2 holds two numbers for each channel. In training the gate is a Gumbel-softmax
+  sample, hard in the forward pass, with the gradient of the soft sample (straight through):
 
       soft = softmax((logits + Gumbel noise) / temperature)[on]
       gate = 1 if soft > 1/2 else 0,  d gate = d soft
 
   In evaluation the gate is on > off without noise, unless `sample=True` asks for a sample. All of
-  it is float32; only the product with x has x's dtype. Source: Xu et al., CVPR 2020, section 3.3.
+  it is float32; only the product with x has the dtype of x.
 
   In training the penalty `penalty * (sum or mean over channels of the gates, averaged over the
   batch)` is sown as 'gate' into collection 'losses'; the gates `[N, C]` and logits `[N, C, 2]` are
@@ -66,32 +69,33 @@ class FrequencyGate(nn.Module):
       which is C times weaker.
     norm: batch-norm factory, None for `BatchNorm` in float32.
     axis_name: device axis of that `BatchNorm`.
-    dtype: accepted for uniformity; the gate computes in float32.
+
   Raises:
-    ValueError: unknown `penalty_reduction`, or a temperature that is not positive.
+    UserError: unknown `penalty_reduction`, or a temperature that is not positive.
+
+  Source: Xu et al., "Learning in the Frequency Domain", CVPR 2020, section 3.2.
   """
 
-  temperature: float | tuple[float, float] = 1.0
+  temperature: Any = 1.0
   penalty: float = 0.1
-  penalty_reduction: str = 'sum'
-  norm: Callable | None = None
+  penalty_reduction: PenaltyReduction = 'sum'
+  norm: NormFactory | None = None
   axis_name: Any = None
-  dtype: Any = None
 
   @nn.compact
-  def __call__(self, x, train=False, progress=None, sample=False):
-    """Gates `x`.
+  def __call__(
+      self, x: Float[AnyArray, 'n h w c'], train: bool = False, progress: ArrayLike | None = None,
+      sample: bool = False) -> Float[Array, 'n h w c']:
+    """Sets the closed channels of `x` to 0.
 
     Args:
-      x: `[N, H, W, C]`.
-      train: sample with rng stream 'gate' and sow the penalty.
+      x: the coefficients.
+      train: sample with the rng stream 'gate' and sow the penalty.
       progress: fraction of training done, for the temperature schedule.
       sample: sample in evaluation too (rng stream 'gate').
-    Returns:
-      `x` with the closed channels set to 0.
     """
     if self.penalty_reduction not in PENALTY_REDUCTIONS:
-      raise ValueError(f'penalty_reduction={self.penalty_reduction!r} is unknown; '
+      raise UserError(f'penalty_reduction={self.penalty_reduction!r} is unknown; '
                        f'use one of {PENALTY_REDUCTIONS}')
     x = jnp.asarray(x)
     temperature = annealed(self.temperature, progress)
@@ -112,15 +116,12 @@ class FrequencyGate(nn.Module):
     return x * gate[:, None, None, :].astype(x.dtype)
 
   def _logits(self, x, train):
-    """(off, on) of every channel, `[N, C, 2]` float32."""
+    """The logits (off, on) of every channel, `[N, C, 2]` float32."""
     channels = x.shape[-1]
     x = x.astype(jnp.float32).mean((1, 2))
     x = nn.Dense(channels, dtype=jnp.float32, precision=jax.lax.Precision.HIGHEST,
                  kernel_init=_mix_init, name='mix')(x)
-    if self.norm is None:
-      norm = BatchNorm(dtype=jnp.float32, axis_name=self.axis_name, name='norm')
-    else:
-      norm = self.norm(name='norm')
+    norm = norm_factory(self.norm, jnp.float32, self.axis_name)(name='norm')
     x = nn.relu(norm(x, train=train).astype(jnp.float32))
     kernel = self.param('logits_kernel', nn.initializers.normal(0.001), (channels, 2))
     bias = self.param('logits_bias', _gate_bias, (channels, 2))

@@ -1,9 +1,19 @@
 """Batch normalisation with the defaults and the call that every network here uses."""
+import functools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
 from flax import linen as nn
+from jax.typing import DTypeLike
+
+from fcajax.typing import AnyArray, Array, Float
+
+# Called `norm(name=..., [scale_init=...])`; the module it returns is called `(x, train=train)`.
+NormFactory: TypeAlias = Callable[..., nn.Module]
 
 
 class BatchNorm(nn.BatchNorm):
-  """Batch normalisation over `[N, H, W, C]` (or `[N, C]`), statistics per channel in float32.
+  """Batch normalisation over all axes but the last, with statistics in float32.
 
       y = scale * (x - mean) / sqrt(var + epsilon) + bias
 
@@ -17,5 +27,11 @@ class BatchNorm(nn.BatchNorm):
   momentum: float = 0.9
   epsilon: float = 1e-5
 
-  def __call__(self, x, train=False):
+  def __call__(self, x: Float[AnyArray, '*n c'], train: bool = False) -> Float[Array, '*n c']:
     return super().__call__(x, use_running_average=not train)
+
+
+def norm_factory(
+    norm: NormFactory | None, dtype: DTypeLike | None, axis_name: Any) -> NormFactory:
+  """Returns `norm`, or `BatchNorm` with this dtype and device axis if `norm` is None."""
+  return norm or functools.partial(BatchNorm, dtype=dtype, axis_name=axis_name)

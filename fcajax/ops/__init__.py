@@ -1,1 +1,1 @@
-"""Pure functions on arrays: no parameters, no Flax, no I/O."""
+"""Pure functions on arrays: no parameters, no Flax, no files."""

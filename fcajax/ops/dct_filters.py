@@ -1,18 +1,23 @@
 """Colour, chroma resampling and block DCT as one strided convolution.
 
 All three are linear, and all but the colour are separable: a coefficient (u, v) of a block is
-`sum_ij a[u, i] a[v, j] (colour mix)[i, j]`, where the rows of `a` are cosines seen through whatever
-resampling comes before the transform. Only the selected coefficients are computed.
+`sum_ij a[u, i] a[v, j] (colour mix)[i, j]`, where the rows of `a` are cosines times the resampling
+that comes before the transform. Only the selected coefficients are computed.
 """
 import functools
+from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fcajax.ops.dct import dct_basis
+from fcajax.typing import AnyArray, Array, Float, Real
 
 _BLOCK = 8
+
+Resampling = Literal['plain', 'enlarged', 'halved', 'from_half']
 
 
 def _taps(weights, step, outputs=_BLOCK):
@@ -24,21 +29,22 @@ def _taps(weights, step, outputs=_BLOCK):
 
 
 @functools.cache
-def block_matrix(chroma):
-  """How one axis of a block reads one axis of the pixels, float64 `[frequency, pixel]`.
+def block_matrix(resampling: Resampling) -> Float[np.ndarray, 'frequency pixel']:
+  """Returns the matrix from the pixels along one axis to the 8 frequencies of a block, float64.
 
   Args:
-    chroma: 'plain' (8 pixels), 'enlarged' (10: enlarged twice and halved, one beyond each side),
-      'halved' (16: the means of pairs) or 'from_half' (6 of a half-size plane: enlarged twice to
-      full size, then as 'enlarged', one beyond each side).
+    resampling: what happens to the pixels before the transform: 'plain', nothing (8 pixels);
+      'enlarged', enlarged twice and halved (10 pixels: one beyond each side); 'halved', means of
+      pairs (16 pixels); 'from_half', a half-size plane enlarged twice to full size, then as
+      'enlarged' (6 pixels: one beyond each side).
   """
   cosines = dct_basis(_BLOCK, dtype=np.float64).T
-  if chroma == 'plain':
+  if resampling == 'plain':
     return cosines
-  if chroma == 'halved':
+  if resampling == 'halved':
     return cosines @ _taps([0.5, 0.5], 2)
   enlarged = _taps([0.125, 0.75, 0.125], 1)
-  if chroma == 'enlarged':
+  if resampling == 'enlarged':
     return cosines @ enlarged
   # Full-size pixels -1 .. 8 out of half-size samples -1 .. 4: an odd one leans to its right.
   doubled = np.zeros((10, 6))
@@ -49,15 +55,15 @@ def block_matrix(chroma):
   return cosines @ enlarged @ doubled
 
 
-def filter_bank(matrix, indices, mix):
-  """Convolution kernel of the selected coefficients of every output component.
+def filter_bank(
+    matrix: Float[np.ndarray, 'frequency size'], indices: Sequence[Sequence[int]],
+    mix: Float[np.ndarray, 'outputs inputs']) -> Float[np.ndarray, 'size size inputs k']:
+  """Returns the convolution kernel of the selected coefficients of every output component.
 
   Args:
-    matrix: `[8, size]`, as `block_matrix` gives it.
+    matrix: see `block_matrix`.
     indices: for each output component the coefficients 8u + v.
-    mix: `[outputs, inputs]`, each output component as a mix of the input channels.
-  Returns:
-    float32 `[size, size, inputs, k]`.
+    mix: each output component as a mix of the input channels.
   """
   parts = []
   for chosen, weights in zip(indices, mix):
@@ -66,20 +72,20 @@ def filter_bank(matrix, indices, mix):
   return np.concatenate(parts, -1).astype(np.float32)
 
 
-def strided_dct(x, kind, indices, mix, stride):
-  """Selected coefficients of every block.
+def strided_dct(
+    x: Real[AnyArray, 'n h w c'], resampling: Resampling, indices: Sequence[Sequence[int]],
+    mix: Float[np.ndarray, 'outputs c'], stride: int,
+) -> Float[Array, 'n h//{stride} w//{stride} k']:
+  """Computes the selected coefficients of every block, in float32.
 
   Args:
-    x: pixels in 0..255, `[N, H, W, C]`, any real dtype; H and W multiples of `stride`. 128 is
-      subtracted first.
-    kind: see `block_matrix`; kinds that read beyond the block repeat the image's border.
+    x: pixels in 0..255; h and w are multiples of `stride`. 128 is subtracted first.
+    resampling: see `block_matrix`; where it reads beyond the image, the border is repeated.
     indices: for each output component the coefficients 8u + v.
-    mix: `[outputs, C]`.
+    mix: each output component as a mix of the input channels.
     stride: pixels of x from block to block.
-  Returns:
-    `[N, H / stride, W / stride, k]` float32.
   """
-  kernel = filter_bank(block_matrix(kind), indices, np.asarray(mix))
+  kernel = filter_bank(block_matrix(resampling), indices, np.asarray(mix))
   outputs = kernel.shape[-1]
   if 16 < outputs < 40:
     # XLA:CPU takes three times as long for these counts as for 40.

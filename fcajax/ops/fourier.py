@@ -1,30 +1,37 @@
-"""Real two-dimensional Fourier transforms of `[..., H, W, C]`, with no complex interface."""
+"""Real two-dimensional Fourier transforms of `[..., H, W, C]`, without complex arrays outside."""
 import functools
-import json
 import math
-import pathlib
 import warnings
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-IMPLEMENTATIONS = ('fft', 'dft', 'auto')
-_NORMS = ('ortho', 'backward', 'forward')
+from fcajax.errors import UserError
+from fcajax.ops.fourier_table import TABLE
+from fcajax.ops.target import targets
+from fcajax.typing import AnyArray, Array, Float
+
+Implementation: TypeAlias = Literal['fft', 'dft', 'auto']
+Norm: TypeAlias = Literal['ortho', 'backward', 'forward']
+IMPLEMENTATIONS = get_args(Implementation)
+_NORMS = get_args(Norm)
 _HIGHEST = jax.lax.Precision.HIGHEST
-_TABLE = pathlib.Path(__file__).with_name('fourier_table.json')
 
 
-def rfft2(x, norm='ortho', implementation='auto', precision=_HIGHEST):
-  """The discrete Fourier transform of a real array over its axes H and W.
+def rfft2(
+    x: Float[AnyArray, '...'], norm: Norm = 'ortho', implementation: Implementation = 'auto',
+    precision: jax.lax.PrecisionLike = _HIGHEST,
+) -> tuple[Float[Array, '*n h half_w c'], Float[Array, '*n h half_w c']]:
+  """Computes the discrete Fourier transform of a real array `[..., H, W, C]` over H and W.
 
       X[k, l] = s sum_{h, w} x[h, w] exp(-2 pi i (k h / H + l w / W)),   l = 0, ..., W // 2
 
   with s = 1 / sqrt(H W) for 'ortho', 1 for 'backward', 1 / (H W) for 'forward': NumPy's `rfft2`.
 
   Args:
-    x: `[..., H, W, C]`, real floating point.
-    norm: 'ortho', 'backward' or 'forward'.
     implementation: 'fft' (`jax.numpy.fft`, in float32 for anything narrower), 'dft' (products
       with cosine and sine matrices, in the dtype of `x` with float32 accumulation), or 'auto'
       (see `choose`).
@@ -36,7 +43,7 @@ def rfft2(x, norm='ortho', implementation='auto', precision=_HIGHEST):
 
   Raises:
     TypeError: `x` is complex or integer.
-    ValueError: fewer than three axes, an empty map, an unknown norm or implementation.
+    UserError: fewer than three axes, an empty map, an unknown norm or implementation.
   """
   _check(x, norm)
   height, width = x.shape[-3:-1]
@@ -50,8 +57,11 @@ def rfft2(x, norm='ortho', implementation='auto', precision=_HIGHEST):
     return y[..., 0, :, :, :], y[..., 1, :, :, :]
 
 
-def irfft2(spectrum, shape, norm='ortho', implementation='auto', precision=_HIGHEST):
-  """The inverse of `rfft2`, defined for every spectrum as NumPy's `irfft2` defines it.
+def irfft2(
+    spectrum: Sequence[Float[AnyArray, '...']], shape: Sequence[int], norm: Norm = 'ortho',
+    implementation: Implementation = 'auto', precision: jax.lax.PrecisionLike = _HIGHEST,
+) -> Float[Array, '*n h w c']:
+  """Computes the inverse of `rfft2`, defined for every spectrum as NumPy's `irfft2` defines it.
 
   A complex inverse over H comes first, then a real one over W:
 
@@ -59,11 +69,11 @@ def irfft2(spectrum, shape, norm='ortho', implementation='auto', precision=_HIGH
       x[h, w] = s sum_l a_l (Re Z[h, l] cos(2 pi l w / W) - Im Z[h, l] sin(2 pi l w / W))
 
   with a = 1, 2, ..., 2, and for even W a last 1. The imaginary part of Z at l = 0 and l = W / 2
-  therefore never counts: of those columns of X only the Hermitian part, (X[k] + conj X[-k]) / 2,
-  does. A spectrum that was changed in between, for example by a ReLU, usually has another part.
+  has no effect: only the Hermitian part (X[k] + conj X[-k]) / 2 of those columns of X counts. A
+  spectrum that was changed in between, for example by a ReLU, usually has another part as well.
 
   Args:
-    spectrum: (real, imaginary), each `[..., H, W // 2 + 1, C]`, floating point.
+    spectrum: (real, imaginary), each `[..., H, W // 2 + 1, C]`.
     shape: (H, W) of the result.
     norm, implementation, precision: as for `rfft2`.
 
@@ -72,14 +82,14 @@ def irfft2(spectrum, shape, norm='ortho', implementation='auto', precision=_HIGH
 
   Raises:
     TypeError: a half is complex or integer.
-    ValueError: the halves differ in shape or do not belong to `shape`; as for `rfft2`.
+    UserError: the halves differ in shape or do not belong to `shape`; as for `rfft2`.
   """
   real, imaginary = spectrum
   height, width = shape
   for half in (real, imaginary):
     _check(half, norm)
     if half.shape != real.shape or half.shape[-3:-1] != (height, width // 2 + 1):
-      raise ValueError(
+      raise UserError(
           f'a spectrum of shapes {real.shape} and {imaginary.shape} does not belong to maps of '
           f'{height} x {width}; both halves must be [..., {height}, {width // 2 + 1}, C]')
   dtype = jnp.promote_types(real.dtype, imaginary.dtype)
@@ -96,45 +106,53 @@ def irfft2(spectrum, shape, norm='ortho', implementation='auto', precision=_HIGH
     return _product('qlw,...qhlc->...hwc', columns, z, precision)
 
 
-def choose(implementation, height, width, dtype=jnp.float32):
-  """The implementation, 'fft' or 'dft', that a request means for maps of `height` x `width`.
+def choose(
+    implementation: Implementation, height: int, width: int, dtype: jnp.dtype | type = jnp.float32,
+) -> Literal['fft', 'dft']:
+  """Returns the implementation that a request means for maps of `height` x `width`.
 
-  'auto' looks in `fourier_table.json`: a measured backend takes what was faster at the measured
-  size nearest to sqrt(height * width) (in the ratio of sizes); a backend that was not measured
-  takes 'dft' up to its `dft_up_to` and 'fft' beyond; a backend that is not there takes 'dft',
-  which needs no complex numbers.
+  'auto' takes what `fcajax.ops.fourier_table` says for the platform (`fcajax.target`). A measured
+  platform takes what was faster at the measured size nearest to sqrt(height * width), in the ratio
+  of sizes. A platform that was not measured takes 'dft' up to its `dft_up_to` and 'fft' beyond. A
+  platform that is not in the table takes 'dft', which needs no complex numbers. For several
+  platforms it is 'fft' only if each of them takes it.
 
   Raises:
-    ValueError: `implementation` is not 'fft', 'dft' or 'auto'.
+    UserError: `implementation` is not 'fft', 'dft' or 'auto'.
   """
   if implementation not in IMPLEMENTATIONS:
-    raise ValueError(
-        f"implementation={implementation!r} is not one of 'fft', 'dft', 'auto'")
+    raise UserError(f"implementation={implementation!r} is not one of 'fft', 'dft', 'auto'")
   if implementation != 'auto':
     return implementation
-  entry = _table().get(jax.default_backend())
+  wanted = {_fastest(TABLE.get(platform), height, width, dtype) for platform in targets()}
+  return 'fft' if wanted == {'fft'} else 'dft'
+
+
+def _fastest(entry, height, width, dtype):
+  """The implementation that an entry of the table names for this size."""
   if entry is None:
     return 'dft'
   size = math.sqrt(height * width)
   if 'dft_up_to' in entry:
     return 'dft' if size <= entry['dft_up_to'] else 'fft'
   measured = entry['float32' if jnp.finfo(dtype).bits >= 32 else 'bfloat16']
-  nearest = min(measured, key=lambda row: abs(math.log(row['size'] / size)))
-  return 'dft' if nearest['dft_ms'] < nearest['fft_ms'] else 'fft'
+  _, fft_ms, dft_ms = min(measured, key=lambda row: abs(math.log(row[0] / size)))
+  return 'dft' if dft_ms < fft_ms else 'fft'
 
 
-def implementation_for(parallelism, implementation='auto'):
-  """The implementation to use inside a train step that runs under `parallelism`.
+def implementation_for(
+    parallelism: str, implementation: Implementation = 'auto') -> Implementation:
+  """Returns the implementation to use in a train step that runs under `parallelism`.
 
   On jax < 0.12 a batch-sharded FFT under plain `jit` is computed by gathering the whole batch on
-  every device, so 'jit' uses 'dft' there; it warns where 'fft' was asked for by name. Under
+  every device, so 'jit' uses 'dft' there, with a warning if 'fft' was asked for by name. Under
   'shard_map' and 'pmap' every device transforms its own images, and nothing changes.
 
   Raises:
-    ValueError: `implementation` is not 'fft', 'dft' or 'auto'.
+    UserError: `implementation` is not 'fft', 'dft' or 'auto'.
   """
   if implementation not in IMPLEMENTATIONS:
-    raise ValueError(
+    raise UserError(
         f"fourier_implementation={implementation!r} is not one of 'fft', 'dft', 'auto'")
   if parallelism != 'jit' or jax.__version_info__ >= (0, 12) or implementation == 'dft':
     return implementation
@@ -146,19 +164,14 @@ def implementation_for(parallelism, implementation='auto'):
   return 'dft'
 
 
-@functools.cache
-def _table():
-  return json.loads(_TABLE.read_text())
-
-
 def _check(x, norm):
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise TypeError(f'a Fourier transform of {x.dtype} values; cast them to float32 or bfloat16 '
                     '(a complex spectrum is passed as a pair of real arrays)')
   if x.ndim < 3 or 0 in x.shape[-3:-1]:
-    raise ValueError(f'shape {x.shape} is not [..., H, W, C] with H and W at least 1')
+    raise UserError(f'shape {x.shape} is not [..., H, W, C] with H and W at least 1')
   if norm not in _NORMS:
-    raise ValueError(f"norm={norm!r} is not one of 'ortho', 'backward', 'forward'")
+    raise UserError(f"norm={norm!r} is not one of 'ortho', 'backward', 'forward'")
 
 
 def _wide(dtype):

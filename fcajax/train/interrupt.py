@@ -3,7 +3,8 @@ import signal
 import threading
 
 import jax
-import numpy as np
+
+from fcajax import distributed
 
 
 class StopRequest:
@@ -14,37 +15,35 @@ class StopRequest:
     signum: its number, else None.
   """
 
-  def __init__(self):
-    self.signum = None
+  def __init__(self) -> None:
+    self.signum: int | None = None
     self._previous = {}
 
   @property
-  def name(self):
+  def name(self) -> str | None:
     return None if self.signum is None else signal.Signals(self.signum).name
 
-  def agreed(self, together):
-    """Whether to stop now: where there are several processes, what any of them was asked to.
+  def agreed(self, together: bool) -> bool:
+    """Returns True if the run has to stop now; several processes stop if one of them was asked to.
 
     Args:
-      together: whether all processes come by here at this step.
+      together: whether all processes make this call at this step.
     """
     if jax.process_count() == 1:
       return self.signum is not None
     if not together:
       return False
-    from jax.experimental import multihost_utils
-    requested = multihost_utils.process_allgather(np.array([self.signum or 0]))
-    self.signum = int(requested.max()) or None
+    self.signum = distributed.largest(self.signum or 0) or None
     return self.signum is not None
 
-  def __enter__(self):
+  def __enter__(self) -> 'StopRequest':
     # Python delivers signals to the main thread alone; elsewhere the caller's handling stays.
     if threading.current_thread() is threading.main_thread():
       for signum in (signal.SIGTERM, signal.SIGINT):
         self._previous[signum] = signal.signal(signum, self._handle)
     return self
 
-  def __exit__(self, *unused):
+  def __exit__(self, *unused: object) -> None:
     for signum, handler in self._previous.items():
       signal.signal(signum, handler)
 

@@ -4,12 +4,16 @@ import pathlib
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
+from typing import Any
 
-from fcajax.train import samples
+from ml_collections import ConfigDict
+
+from fcajax.tasks import samples
 
 
-def _tool(name):
-  """How to call a program that came with this Python from the current directory."""
+def _tool(name: str) -> str:
+  """Returns how to call a program that came with this Python from the current directory."""
   beside = pathlib.Path(sys.executable).parent / name
   found = shutil.which(name)
   if not beside.exists() or (found and os.path.samefile(found, beside)):
@@ -18,12 +22,13 @@ def _tool(name):
   return shlex.quote(str(beside) if relative.startswith('..') else relative)
 
 
-def _flag(key, value):
+def _flag(key: str, value: Any) -> str:
   return shlex.quote(f'--config.{key}={value}')
 
 
-def commands(workdir, config, *, config_path, overrides):
-  """(what it does, command) pairs for a finished run.
+def commands(workdir: str | pathlib.Path, config: ConfigDict, *, config_path: str,
+             overrides: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Returns (what it does, command) pairs for a finished run.
 
   Args:
     workdir: its work directory.
@@ -31,7 +36,7 @@ def commands(workdir, config, *, config_path, overrides):
     config_path: as given to --config.
     overrides: {'optimizer.learning_rate': 0.05} as given on the command line.
   """
-  train = f'{_tool("python")} train.py'
+  train = f'{_tool("fcajax")} train'
   directory = shlex.quote(str(workdir))
   given = [
       _flag(key, value) for key, value in overrides.items()
@@ -54,13 +59,13 @@ def commands(workdir, config, *, config_path, overrides):
     folder = shlex.quote(str(pathlib.Path(workdir) / samples.DIRECTORY))
     result.append((
         "train on a folder (put yours in place of this run's sample images)",
-        f'{train} --config configs/folder.py --config.data.root={folder} '
+        f'{train} --config folder --config.data.root={folder} '
         '--config.num_epochs=5'))
   return result
 
 
-def describe(workdir, config, **arguments):
-  """The text that a finished run ends with."""
+def describe(workdir: str | pathlib.Path, config: ConfigDict, **arguments: Any) -> str:
+  """Returns the text that a finished run ends with; see `commands` for the arguments."""
   lines = [f'\nresults in {workdir}; what next:']
   for what, command in commands(workdir, config, **arguments):
     lines.append(f'  {what}:\n    {command}')

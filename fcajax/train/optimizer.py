@@ -1,24 +1,31 @@
 """Optimisers, learning-rate schedules and frozen parameters, from `config.optimizer`."""
 import re
+from collections.abc import Callable
+from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
-from fcajax.train.errors import UserError
+from fcajax import trees
+from fcajax.errors import UserError, near_matches
+from fcajax.trees import path_name
 
 SCHEDULES = ('cosine', 'step', 'constant')
 DECAY_MASKS = ('all', 'kernels')
 
 
-def path_name(path):
-  """'stage1/block0/conv1/kernel' for a key path of `jax.tree_util`."""
-  return jax.tree_util.keystr(path, simple=True, separator='/')
+def check_schedule(config: ConfigDict) -> None:
+  """Raises UserError if `config.optimizer.schedule` is unknown."""
+  if config.schedule not in SCHEDULES:
+    raise UserError(f'config.optimizer.schedule={config.schedule!r}; use one of {SCHEDULES}')
 
 
-def make_schedule(config, *, steps_per_epoch, total_steps, batch_size):
-  """The learning rate as a function of the number of updates made so far.
+def make_schedule(config: ConfigDict, *, steps_per_epoch: float, total_steps: int, batch_size: int
+                  ) -> Callable:
+  """Returns the learning rate as a function of the number of updates made so far.
 
   Linear from 0 over `warmup_epochs` (the first update already moves: its rate is peak / warm-up
   steps), then
@@ -38,8 +45,7 @@ def make_schedule(config, *, steps_per_epoch, total_steps, batch_size):
   Returns:
     A function of a step (int or int32 array) to a float32 scalar.
   """
-  if config.schedule not in SCHEDULES:
-    raise UserError(f'config.optimizer.schedule={config.schedule!r}; use one of {SCHEDULES}')
+  check_schedule(config)
   peak = config.learning_rate
   if config.learning_rate_batch:
     peak = peak * batch_size / config.learning_rate_batch
@@ -51,7 +57,9 @@ def make_schedule(config, *, steps_per_epoch, total_steps, batch_size):
   boundaries = jnp.asarray(
       [round(epoch * steps_per_epoch) for epoch in config.boundaries], jnp.float32)
 
-  def schedule(step):
+  # Optax's schedules round differently (the cosine by up to 5e-5 of the rate), and a run of an
+  # earlier version would not resume bit for bit.
+  def schedule(step: Any) -> jax.Array:
     step = jnp.asarray(step, jnp.float32)
     if config.schedule == 'cosine':
       progress = jnp.clip((step - warmup) / (total_steps - warmup), 0, 1)
@@ -67,7 +75,7 @@ def make_schedule(config, *, steps_per_epoch, total_steps, batch_size):
   return schedule
 
 
-def _decay_mask(decay_mask):
+def _decay_mask(decay_mask: str) -> Callable | None:
   if decay_mask not in DECAY_MASKS:
     raise UserError(f'config.optimizer.decay_mask={decay_mask!r}; use one of {DECAY_MASKS}')
   if decay_mask == 'all':
@@ -76,7 +84,7 @@ def _decay_mask(decay_mask):
       lambda path, _: path_name(path).rsplit('/', 1)[-1] == 'kernel', params)
 
 
-def _sgd(config, decay):
+def _sgd(config: ConfigDict, decay: optax.GradientTransformation) -> Any:
   # PyTorch's order: the decay joins the gradient before the momentum sees it.
   parts = [decay]
   if config.momentum:
@@ -84,11 +92,11 @@ def _sgd(config, decay):
   return optax.chain(*parts)
 
 
-def _adamw(config, decay):
+def _adamw(config: ConfigDict, decay: optax.GradientTransformation) -> Any:
   return optax.chain(optax.scale_by_adam(b1=config.beta1, b2=config.beta2), decay)
 
 
-def _lamb(config, decay):
+def _lamb(config: ConfigDict, decay: optax.GradientTransformation) -> Any:
   return optax.chain(
       optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=1e-6),
       decay,
@@ -98,8 +106,8 @@ def _lamb(config, decay):
 OPTIMIZERS = {'sgd': _sgd, 'adamw': _adamw, 'lamb': _lamb}
 
 
-def make_optimizer(config, freeze=''):
-  """The update direction of `config.optimizer`; the train step multiplies it by -rate.
+def make_optimizer(config: ConfigDict, freeze: str = '') -> optax.GradientTransformation:
+  """Returns the update direction of `config.optimizer`; the train step multiplies it by -rate.
 
   - 'sgd': g + weight_decay p, then b = momentum b + g (PyTorch's SGD; Nesterov by a field);
   - 'adamw': Adam's direction + weight_decay p (Loshchilov & Hutter 2019);
@@ -128,14 +136,14 @@ def make_optimizer(config, freeze=''):
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
   if not freeze:
     return optimizer
-  return optax.multi_transform(
+  return optax.partition(
       {'train': optimizer, 'freeze': optax.set_to_zero()},
       lambda params: jax.tree.map(
           lambda frozen: 'freeze' if frozen else 'train', frozen_mask(params, freeze)))
 
 
-def frozen_mask(params, freeze):
-  """True for every parameter that the regular expression `freeze` finds in its path."""
+def frozen_mask(params: Any, freeze: str) -> Any:
+  """Returns True for every parameter that the regular expression `freeze` finds in its path."""
   try:
     pattern = re.compile(freeze)
   except re.error as error:
@@ -144,8 +152,8 @@ def frozen_mask(params, freeze):
       lambda path, _: bool(freeze) and pattern.search(path_name(path)) is not None, params)
 
 
-def frozen_modules(params, freeze):
-  """Paths of the modules all of whose own parameters are frozen, as a frozenset of tuples."""
+def frozen_modules(params: Any, freeze: str) -> frozenset[tuple[str, ...]]:
+  """Returns the paths of the modules all of whose own parameters are frozen."""
   mask = flax.traverse_util.flatten_dict(frozen_mask(params, freeze))
   modules = {}
   for path, frozen in mask.items():
@@ -153,10 +161,33 @@ def frozen_modules(params, freeze):
   return frozenset(path for path, frozen in modules.items() if frozen)
 
 
-def trainable(grads, freeze):
-  """`grads` with zeros in place of the frozen parameters' gradients."""
+def trainable(grads: Any, freeze: str) -> Any:
+  """Returns `grads` with zeros in place of the frozen parameters' gradients."""
   if not freeze:
     return grads
   return jax.tree.map(
       lambda grad, frozen: jnp.zeros_like(grad) if frozen else grad,
       grads, frozen_mask(grads, freeze))
+
+
+def frozen_parameters(params: Any, freeze: str) -> int:
+  """Returns the number of parameters that `config.freeze` holds still.
+
+  Args:
+    params: nested dictionaries of arrays or shapes.
+    freeze: see `make_optimizer`.
+
+  Raises:
+    UserError: it finds no parameter, or every one.
+  """
+  mask = jax.tree.leaves(frozen_mask(params, freeze))
+  total = trees.count(params)
+  frozen = trees.count([leaf for leaf, held in zip(jax.tree.leaves(params), mask) if held])
+  if freeze and frozen in (0, total):
+    names = list(trees.by_name(params))
+    near = near_matches(freeze, {part for name in names for part in name.split('/')})
+    hint = f'; did you mean {" or ".join(near)}?' if near else ''
+    what = 'every parameter, so that nothing would be trained' if frozen else f'no parameter{hint}'
+    raise UserError(f'config.freeze={freeze!r} finds {what}; it is searched for in paths '
+                    f'such as {names[0]} and {names[-1]}')
+  return frozen

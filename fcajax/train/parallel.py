@@ -1,5 +1,6 @@
 """Data parallelism: three ways to run one pure step on every device."""
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fcajax.train.errors import UserError
+from fcajax import distributed
+from fcajax.errors import UserError
 
 AXIS = 'batch'
 NAMES = ('shard_map', 'jit', 'pmap')
@@ -16,8 +18,9 @@ NAMES = ('shard_map', 'jit', 'pmap')
 _FSDP_MIN_SIZE = 2**14
 
 
-def create(name, *, devices=None, fsdp=False, sync_batch_norm=True):
-  """Returns the strategy called `name`.
+def create(name: str, *, devices: Sequence[jax.Device] | None = None, fsdp: bool = False,
+           sync_batch_norm: bool = True) -> 'ShardMap':
+  """Returns the strategy called `name`, one of `NAMES`, on `devices` (None: all of JAX's).
 
   - 'shard_map' (default): every device runs the step on its share of the batch; gradients are
     averaged.
@@ -42,12 +45,12 @@ def create(name, *, devices=None, fsdp=False, sync_batch_norm=True):
   return {'shard_map': ShardMap, 'pmap': Pmap}[name](_mesh(devices))
 
 
-def _mesh(devices):
+def _mesh(devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
   # The Explicit default of newer JAX refuses reshapes across the batch, as the block DCT makes.
   return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def check_batch_size(key, size, devices, accumulate_steps=1):
+def check_batch_size(key: str, size: int, devices: int, accumulate_steps: int = 1) -> None:
   """Raises UserError unless `size` images divide over the devices (and accumulation slices)."""
   parts = devices * accumulate_steps
   if size > 0 and size % parts == 0:
@@ -73,22 +76,22 @@ class ShardMap:
   norm_axis = AXIS
 
   @property
-  def device_count(self):
+  def device_count(self) -> int:
     return self.mesh.size
 
   @property
-  def ahead_of_time(self):
-    """Whether programs can be compiled before their first call."""
+  def ahead_of_time(self) -> bool:
+    """Returns True if programs can be compiled before their first call."""
     return True
 
-  def state_sharding(self, state):
-    """A tree of shardings like `state` (arrays or shapes)."""
+  def state_sharding(self, state: Any) -> Any:
+    """Returns a tree of shardings like `state` (arrays or shapes)."""
     return jax.tree.map(lambda _: NamedSharding(self.mesh, P()), state)
 
-  def batch_sharding(self):
+  def batch_sharding(self) -> NamedSharding:
     return NamedSharding(self.mesh, P(AXIS))
 
-  def place_state(self, state):
+  def place_state(self, state: Any) -> Any:
     """Puts a tree of host arrays (the same on every process) on the devices."""
     def place(value, sharding):
       value = np.asarray(value)
@@ -98,46 +101,45 @@ class ShardMap:
     return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree),
                    out_shardings=self.state_sharding(state))(placed)
 
-  def initializer(self, function):
-    """Compiles `function() -> tree` so that the result lies where the step wants it."""
+  def initializer(self, function: Callable[[], Any]) -> Callable[[], Any]:
+    """Compiles `function() -> tree` so that the result has the sharding that the step takes."""
     shardings = self.state_sharding(jax.eval_shape(function))
     return jax.jit(function, out_shardings=shardings)
 
-  def place_batch(self, batch):
+  def place_batch(self, batch: Any) -> Any:
     """Puts a process-local batch on this process's devices, as one global batch."""
     sharding = self.batch_sharding()
-    return {
-        name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
-        for name, value in batch.items()
-    }
+    return jax.tree.map(
+        lambda value: jax.make_array_from_process_local_data(sharding, np.asarray(value)), batch)
 
-  def state_to_save(self, state):
-    """The state as arrays that a checkpoint can hold, without a device axis."""
+  def share_shapes(self, batch: Any) -> Any:
+    """Returns the shapes of a placed batch as the step sees them, up to the number of examples."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+
+  def state_to_save(self, state: Any) -> Any:
+    """Returns the state as arrays that a checkpoint can hold, without a device axis."""
     return state
 
-  def to_host(self, state):
-    """The whole state as NumPy, without a device axis; every process has to call it."""
-    def fetch(value):
-      if value.is_fully_addressable or value.is_fully_replicated:
-        return np.asarray(value)
-      from jax.experimental import multihost_utils
-      return multihost_utils.process_allgather(value, tiled=True)
-    return jax.tree.map(fetch, state)
+  def to_host(self, state: Any) -> Any:
+    """Returns the whole state as NumPy, without a device axis; every process has to call it."""
+    return jax.tree.map(distributed.fetch_all, state)
 
-  def local_rows(self, values):
-    """This process's rows of an output that is split over the batch, as NumPy."""
-    shards = sorted(values.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([np.asarray(shard.data) for shard in shards])
+  def local_rows(self, values: Any) -> Any:
+    """Returns this process's rows of a tree of outputs split over the batch, as NumPy."""
+    def rows(value):
+      shards = sorted(value.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+      return np.concatenate([np.asarray(shard.data) for shard in shards])
+    return jax.tree.map(rows, values)
 
-  def train(self, function):
-    """Wraps `function(state, totals, batch) -> ((state, totals), step)`; both are donated."""
+  def train(self, function: Callable) -> Callable:
+    """Compiles `function(state, sums, batch) -> ((state, sums), step)`; both are donated."""
     mapped = jax.shard_map(
         function, mesh=self.mesh, in_specs=(P(), P(), P(AXIS)), out_specs=((P(), P()), P()),
         check_vma=False)
     return jax.jit(mapped, donate_argnums=(0, 1))
 
-  def evaluate(self, function):
-    """Wraps `function(variables, totals, batch) -> (totals, rows)`; the totals are donated."""
+  def evaluate(self, function: Callable) -> Callable:
+    """Compiles `function(variables, sums, batch) -> (sums, rows)`; the sums are donated."""
     mapped = jax.shard_map(
         function, mesh=self.mesh, in_specs=(P(), P(), P(AXIS)), out_specs=(P(), P(AXIS)),
         check_vma=False)
@@ -156,7 +158,7 @@ class Jit(ShardMap):
   axis_name = None
   norm_axis = None
 
-  def state_sharding(self, state):
+  def state_sharding(self, state: Any) -> Any:
     def sharding(value):
       spec = P()
       if self.fsdp and value.size >= _FSDP_MIN_SIZE:
@@ -167,15 +169,15 @@ class Jit(ShardMap):
       return NamedSharding(self.mesh, spec)
     return jax.tree.map(sharding, state)
 
-  def train(self, function):
-    def step(state, totals, batch):
-      (state, totals), done = function(state, totals, batch)
+  def train(self, function: Callable) -> Callable:
+    def step(state, sums, batch):
+      (state, sums), done = function(state, sums, batch)
       state = jax.lax.with_sharding_constraint(state, self.state_sharding(state))
-      return (state, totals), done
+      return (state, sums), done
     replicated = NamedSharding(self.mesh, P())
     return jax.jit(step, out_shardings=((None, replicated), replicated), donate_argnums=(0, 1))
 
-  def evaluate(self, function):
+  def evaluate(self, function: Callable) -> Callable:
     return jax.jit(
         function, donate_argnums=(1,),
         out_shardings=(NamedSharding(self.mesh, P()), self.batch_sharding()))
@@ -186,18 +188,18 @@ class Pmap(ShardMap):
   """One program a device under `jax.pmap`; every array of the state has a leading device axis."""
 
   @property
-  def ahead_of_time(self):
+  def ahead_of_time(self) -> bool:
     # A program compiled ahead asks for the arrays of all processes, where pmap takes its own.
     return jax.process_count() == 1
 
   @property
-  def _local_devices(self):
+  def _local_devices(self) -> list[jax.Device]:
     return [d for d in self.mesh.devices.flat if d.process_index == jax.process_index()]
 
-  def _local_sharding(self):
+  def _local_sharding(self) -> NamedSharding:
     return NamedSharding(_mesh(self._local_devices), P(AXIS))
 
-  def place_state(self, state):
+  def place_state(self, state: Any) -> Any:
     count = len(self._local_devices)
     sharding = self._local_sharding()
     def place(value):
@@ -207,44 +209,39 @@ class Pmap(ShardMap):
     placed = jax.tree.map(place, state)
     return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=sharding)(placed)
 
-  def initializer(self, function):
+  def initializer(self, function: Callable[[], Any]) -> Callable[[], Any]:
     count = len(self._local_devices)
     def copies():
       return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), function())
     return jax.jit(copies, out_shardings=self._local_sharding())
 
-  def place_batch(self, batch):
+  def place_batch(self, batch: Any) -> Any:
     count = len(self._local_devices)
     sharding = self._local_sharding()
-    result = {}
-    for name, value in batch.items():
+    def place(value):
       value = np.asarray(value)
-      result[name] = jax.device_put(value.reshape(count, -1, *value.shape[1:]), sharding)
-    return result
+      return jax.device_put(value.reshape(count, -1, *value.shape[1:]), sharding)
+    return jax.tree.map(place, batch)
 
-  def state_to_save(self, state):
+  def share_shapes(self, batch: Any) -> Any:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
+
+  def state_to_save(self, state: Any) -> Any:
     return self.to_host(state)
 
-  def to_host(self, state):
+  def to_host(self, state: Any) -> Any:
     return jax.tree.map(lambda x: np.array(x.addressable_shards[0].data[0]), state)
 
-  def local_rows(self, values):
-    rows = super().local_rows(values)
-    return rows.reshape(-1, *rows.shape[2:])
+  def local_rows(self, values: Any) -> Any:
+    return jax.tree.map(
+        lambda rows: rows.reshape(-1, *rows.shape[2:]), super().local_rows(values))
 
-  def train(self, function):
+  def train(self, function: Callable) -> Callable:
     return jax.pmap(function, AXIS, devices=self._devices(), donate_argnums=(0, 1))
 
-  def evaluate(self, function):
+  def evaluate(self, function: Callable) -> Callable:
     return jax.pmap(function, AXIS, devices=self._devices(), donate_argnums=(1,))
 
-  def _devices(self):
+  def _devices(self) -> list[jax.Device]:
     return list(self.mesh.devices.flat)
 
-
-def same_everywhere(value):
-  """The first process's value; a collective call where there are several processes."""
-  if jax.process_count() == 1:
-    return value
-  from jax.experimental import multihost_utils
-  return type(value)(multihost_utils.broadcast_one_to_all(np.array(value)))

@@ -3,6 +3,8 @@ import json
 import queue
 import threading
 import time
+from collections.abc import Callable, Iterable
+from typing import Any
 
 _END = object()
 _POLL_SECONDS = 0.002
@@ -16,13 +18,14 @@ class Prefetcher:
   the ones that were read ahead. An error of the data is raised where its batch would have come.
 
   Args:
-    iterator: yields dictionaries of NumPy arrays.
+    iterator: yields batches of NumPy arrays.
     place: puts a batch on the devices.
     get_state: returns the iterator's JSON-able state, or None.
     depth: batches ready on the device.
   """
 
-  def __init__(self, iterator, place, *, get_state=None, depth=2):
+  def __init__(self, iterator: Iterable[Any], place: Callable[[Any], Any], *,
+               get_state: Callable[[], Any] | None = None, depth: int = 2):
     self._queue = queue.Queue(maxsize=depth)
     self._stop = threading.Event()
     self.wait_seconds = 0.0
@@ -49,18 +52,18 @@ class Prefetcher:
         continue
     return False
 
-  def __iter__(self):
+  def __iter__(self) -> 'Prefetcher':
     return self
 
-  def __next__(self):
+  def __next__(self) -> tuple[Any, str | None]:
     return self.get()
 
-  def get(self, busy=None):
-    """The next (batch, state).
+  def get(self, busy: Any = None) -> tuple[Any, str | None]:
+    """Returns the next (batch, state).
 
     Args:
-      busy: an output of the last step. Time counts as waiting for data only where that output
-        is ready, so that a host that runs ahead of its devices counts nothing.
+      busy: an output of the last step. Time counts as waiting for data only once that output is
+        ready, so that a host that runs ahead of its devices counts nothing.
     """
     while True:
       start = time.perf_counter()
@@ -79,7 +82,7 @@ class Prefetcher:
       raise item
     return item
 
-  def close(self):
+  def close(self) -> None:
     """Ends the thread; batches read ahead are dropped."""
     self._stop.set()
     while self._thread.is_alive():

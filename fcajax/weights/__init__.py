@@ -1,21 +1,5 @@
-"""Weights in and out: PyTorch import, safetensors files, work directories."""
-import importlib
+"""Weights in and out: PyTorch import and safetensors files."""
+from fcajax.weights.safetensors_file import load_safetensors, save_safetensors
+from fcajax.weights.torch.from_torch import from_torch
 
-_EXPORTS = {
-    'from_torch': 'fcajax.weights.torch_import',
-    'load_model': 'fcajax.weights.load',
-    'load_safetensors': 'fcajax.weights.safetensors_file',
-    'save_safetensors': 'fcajax.weights.safetensors_file',
-}
-
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name):
-  if name in _EXPORTS:
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
-  raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {__all__}')
-
-
-def __dir__():
-  return __all__
+__all__ = ['from_torch', 'load_safetensors', 'save_safetensors']

@@ -1,0 +1,1 @@
+"""Benchmarks for a GPU or TPU; they also run on a CPU."""

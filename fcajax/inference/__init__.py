@@ -1,0 +1,1 @@
+"""Opening trained models, reading images, predicting."""

@@ -1,0 +1,1 @@
+"""Networks that classify images, and that other tasks build on."""

@@ -1,0 +1,1 @@
+"""Detectors with two stages: proposals, then classes, boxes and masks."""

@@ -1,0 +1,1 @@
+"""What stands between a backbone and the heads of a task."""

@@ -1,0 +1,1 @@
+"""FcaNet's two-step search for the frequencies of multi-spectral attention."""

@@ -1,0 +1,1 @@
+"""PyTorch weights: reading them, and where each tensor goes."""

@@ -1,0 +1,1 @@
+"""Augmentation on the host and on the device."""

@@ -1,0 +1,1 @@
+"""Data sets: folders, TFDS, digits."""
