@@ -126,24 +126,6 @@ def test_a_run_logs_losses_and_leaves_results(finished):
   assert isinstance(json.loads((directory / 'detections.json').read_text()), list)
 
 
-def test_eight_devices_equal_one(root, tmp_path, monkeypatch):
-  # Plain gradient descent: Adam makes whole updates of gradients that are nearly rounding alone.
-  config = make_config(root, **{
-      'num_steps': 2, 'optimizer.name': 'sgd', 'optimizer.learning_rate': 0.01,
-      'optimizer.clip_norm': 0.0})
-  together, _ = run(config, tmp_path / 'eight')
-  one_device(monkeypatch)
-  alone, _ = run(config, tmp_path / 'one')
-  assert (alone['devices'], together['devices']) == (1, 8)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
-               variables(tmp_path / 'one'), variables(tmp_path / 'eight'))
-  for first, second in zip(*([json.loads(line) for line in (path / 'metrics.jsonl').open()]
-                             for path in (tmp_path / 'one', tmp_path / 'eight'))):
-    if first['split'] == 'train':
-      assert {name: first[name] for name in LOSSES} == pytest.approx(
-          {name: second[name] for name in LOSSES}, rel=1e-3, abs=1e-5)
-
-
 def test_a_stopped_run_equals_the_uninterrupted_one(finished, root, tmp_path):
   class Stopping(io.StringIO):
     def write(self, text):
